@@ -1,0 +1,1 @@
+"""The room `control`: the admin socket."""

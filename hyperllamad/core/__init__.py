@@ -1,0 +1,1 @@
+"""The room `core`: decides; pure, no I/O, no clock."""

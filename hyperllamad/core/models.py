@@ -1,0 +1,112 @@
+"""The nouns every room shares: a model, the settings it runs with, and what names an instance.
+
+All frozen, all plain data.  Sizes are bytes, contexts are tokens, times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hyperllamad.core.names import ModelName
+
+
+class Format(enum.StrEnum):
+    """How the weights lie on disk."""
+
+    GGUF = "gguf"
+    SAFETENSORS = "safetensors"  # a Hugging Face directory
+
+
+class Capability(enum.StrEnum):
+    """What a model can do, in the words of Ollama's `capabilities`."""
+
+    COMPLETION = "completion"
+    TOOLS = "tools"
+    INSERT = "insert"
+    VISION = "vision"
+    EMBEDDING = "embedding"
+    THINKING = "thinking"
+
+
+class Kind(enum.StrEnum):
+    """What is asked of an engine; names the route and the shape of the body (OpenAI's)."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+    EMBED = "/v1/embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A name and its files, with what they say about themselves."""
+
+    name: ModelName
+    path: str  # the GGUF file, or the Hugging Face directory
+    format: Format
+    architecture: str  # "llama" for a GGUF, "LlamaForCausalLM" for a directory: as the files spell it
+    family: str  # lower-case family as Ollama shows it: "llama"
+    size: int  # bytes of all weight files
+    digest: str  # 64 hex digits that change when the weights change
+    modified_at: float  # Unix time
+    parameter_count: int = 0
+    quantization: str = ""  # "Q4_1", "BF16", ...
+    context_length: int = 0  # trained; 0 = the files do not say
+    embedding_length: int = 0
+    capabilities: frozenset[Capability] = frozenset({Capability.COMPLETION})
+    chat_template: str = ""  # Jinja text from the files
+    info: Mapping[str, Any] = field(default_factory=dict, compare=False)  # GGUF-style keys for /api/show
+    # What a named overlay or models.d adds:
+    system: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Ollama options
+    license: str = ""
+    engine: str = ""  # stated by the user; "" = choose
+    context: int = 0  # stated by the user; 0 = choose
+    parallel: int = 0  # stated by the user; 0 = choose
+    engine_args: tuple[str, ...] = ()
+
+    @property
+    def parameter_size(self) -> str:
+        """As Ollama prints it: 134.52M, 8.0B."""
+        n = self.parameter_count
+        for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+            if n >= size:
+                return f"{n / size:.1f}{unit}" if unit in "TB" else f"{n / size:.2f}{unit}"
+        return str(n) if n else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run a model.  Two requests share an instance when model files and settings are equal."""
+
+    engine: str  # "vllm", "max", "llama_cpp"
+    home: str  # id of the engine home, so that a new version is a new instance
+    device: str  # "cpu" or "cuda"
+    context: int  # tokens per sequence
+    parallel: int  # sequences at once
+    kv_cache_bytes: int = 0  # 0 = the engine decides
+    args: tuple[str, ...] = ()  # extra arguments, last on the command line
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when any setting changes."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+
+
+class Key(NamedTuple):
+    """What names an instance: which weights, run how."""
+
+    digest: str
+    settings: str  # Settings.fingerprint
+
+    def __str__(self) -> str:
+        return f"{self.digest[:12]}-{self.settings}"
+
+
+def key_of(model: Model, settings: Settings) -> Key:
+    """Two names of the same weights with the same settings are one instance, as in Ollama."""
+    return Key(model.digest, settings.fingerprint)

@@ -1,0 +1,117 @@
+"""What an engine must say about itself.  Every method is pure: it answers with data and never spawns, waits or talks.
+
+Adding an engine is one file here that exports ENGINE, plus its line in NAMES and its file in etc/hyperllama/engines.d.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hyperllamad.core.models import Format, Kind, Model, Settings
+
+NAMES = ("llama_cpp", "vllm", "max")  # in the order they are preferred when several could serve a model equally
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one variant of an engine is installed into a virtual environment of its own."""
+
+    requirements: tuple[str, ...]  # with {version} to fill in
+    disk: int  # bytes the finished home needs, as measured; checked (with a margin) before the first byte
+    remove: tuple[str, ...] = ()  # packages to take out again afterwards
+    torch_backend: str = ""  # handed to uv when pip cannot find the right torch build
+    self_test: tuple[str, ...] = ()  # arguments of the home's python; exit 0 = the home works
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An installed engine: a directory with a virtual environment, or a program found on the system."""
+
+    id: str  # "vllm-0.32.0-cpu"; "llama_cpp-system" for a llama-server on PATH
+    engine: str
+    version: str
+    variant: str  # "cpu", "cuda", "system"
+    path: str  # the directory; for "system" the program itself
+    python: str = ""  # interpreter of the virtual environment; "" for "system"
+    architectures: frozenset[str] = frozenset()  # config.json names the engine knows; empty = not asked
+    size: int = 0  # bytes on disk
+    installed_at: float = 0.0  # Unix time
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.variant == "cuda" else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one child lives: made before it starts, removed after it ended."""
+
+    socket: str  # Unix socket the engine must listen on, under 108 bytes
+    tmp: str  # private TMPDIR
+    cwd: str  # empty working directory
+    cache: str  # compile caches, kept per engine home
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A child process as data."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]  # on top of a minimal environment (PATH, HOME, LANG, CUDA_VISIBLE_DEVICES)
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an engine ended, for people (cause, advice) and for the fleet (retry)."""
+
+    code: str  # "gpu_memory", "host_memory", "bad_argument", "unsupported", "weights", "missing", "crash", "killed", ...
+    cause: str  # one sentence in plain words
+    hint: str = ""  # what to try
+    retry: bool = True  # False: starting it again the same way would fail the same way
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Paths on the engine's own socket."""
+
+    ready: str = "/health"  # the first 200 means ready
+    metrics: str = "/metrics"
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One engine, described."""
+
+    name: str
+    title: str  # as people write it: "vLLM"
+    formats: frozenset[Format]
+    version: str  # the version the recipes below were tried with
+    variants: Mapping[str, Recipe]
+    probe: Probe
+
+    def refusal(self, model: Model, home: Home) -> str:
+        """Why this home cannot run this model, in a clause ("it reads no GGUF files"); "" when it can."""
+
+    def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
+        """The command that serves `model` on `place.socket`; the model is called `model.digest[:12]` inside."""
+
+    def phase(self, line: str) -> str:
+        """The phase of loading a log line announces: starting, weights, compiling, warming; "" when none."""
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        """An OpenAI body changed to what this engine understands; raises UnsupportedError for what it cannot do."""
+
+    def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
+        """Why the child ended: `code` as subprocess gives it (negative = signal), `lines` the end of its log."""
+
+
+def load(name: str) -> Engine:
+    """The engine of that name; raises KeyError for a name not in NAMES."""
+    if name not in NAMES:
+        raise KeyError(name)
+    engine: Engine = importlib.import_module(f"hyperllamad.engines.{name}").ENGINE
+    return engine

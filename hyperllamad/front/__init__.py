@@ -1,0 +1,1 @@
+"""The room `front`: the API on port 11434."""

@@ -1,0 +1,1 @@
+"""The room `store`: models on disk."""

@@ -1,0 +1,1 @@
+"""The room `supervision`: does what core decides; never decides."""
