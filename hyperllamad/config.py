@@ -26,7 +26,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A TOML table: unknown keys are refused."""
 
 
-class Server(_Table):
+class Server(_Table, frozen=True, kw_only=True):
     """[server]: the API on port 11434."""
 
     host: str = "127.0.0.1:11434"
@@ -44,7 +44,7 @@ class Server(_Table):
         return durations.parse(self.shutdown_grace)
 
 
-class FleetTable(_Table):
+class FleetTable(_Table, frozen=True, kw_only=True):
     """[fleet]: how many models, for how long, and how much patience."""
 
     keep_alive: str = "5m"
@@ -66,7 +66,7 @@ class FleetTable(_Table):
         return seconds if seconds > 0 else durations.FOREVER
 
 
-class ModelsTable(_Table):
+class ModelsTable(_Table, frozen=True, kw_only=True):
     """[models]: what every model gets unless its own file says otherwise."""
 
     context: int = 0
@@ -74,20 +74,20 @@ class ModelsTable(_Table):
     directories: tuple[str, ...] = ()
 
 
-class EnginesTable(_Table):
+class EnginesTable(_Table, frozen=True, kw_only=True):
     """[engines]: what holds for all of them."""
 
     telemetry: bool = False
     hub_access: bool = False
 
 
-class AdminTable(_Table):
+class AdminTable(_Table, frozen=True, kw_only=True):
     """[admin]: the Unix socket hyperllamactl speaks to."""
 
     group: str = "hyperllama"
 
 
-class PathsTable(_Table):
+class PathsTable(_Table, frozen=True, kw_only=True):
     """[paths]: where things lie; empty = the XDG directories, or /var and /run with the packaged configuration."""
 
     state: str = ""
@@ -95,7 +95,7 @@ class PathsTable(_Table):
     runtime: str = ""
 
 
-class EngineTable(_Table):
+class EngineTable(_Table, frozen=True, kw_only=True):
     """engines.d/NAME.toml: one engine."""
 
     enabled: bool = True
@@ -112,7 +112,7 @@ class EngineTable(_Table):
         return parse_size(self.memory) if self.memory else 0
 
 
-class ModelTable(_Table):
+class ModelTable(_Table, frozen=True, kw_only=True):
     """models.d/*.toml: one model, under the name it is asked for by."""
 
     name: str
@@ -125,7 +125,7 @@ class ModelTable(_Table):
     parameters: dict[str, Any] = {}
 
 
-class _File(_Table):
+class _File(_Table, frozen=True, kw_only=True):
     """hyperllamad.toml as a whole."""
 
     server: Server = Server()
@@ -136,7 +136,7 @@ class _File(_Table):
     paths: PathsTable = PathsTable()
 
 
-class Paths(_Table):
+class Paths(_Table, frozen=True, kw_only=True):
     """Absolute directories in use."""
 
     config: Path
@@ -157,7 +157,7 @@ class Paths(_Table):
         return self.state / "models"
 
 
-class Config(_Table):
+class Config(_Table, frozen=True, kw_only=True):
     """Everything, resolved."""
 
     server: Server
@@ -264,14 +264,17 @@ def _environment_duration(text: str, default: str) -> str:
 
 
 def parse_host(text: str) -> tuple[str, int]:
-    """(host, port) of OLLAMA_HOST's forms: `host`, `:port`, `host:port`, `scheme://host:port/path`, `[v6]:port`."""
+    """(host, port) of OLLAMA_HOST's forms: `host`, `:port`, `host:port`, `scheme://host:port/path`, `[v6]:port`.
+
+    An empty host with a port means every interface, an empty text the default, as in Ollama's envconfig.Host.
+    """
     scheme, found, rest = text.strip().rpartition("://")
     rest = rest.split("/", 1)[0]
     port_default = {"http": 80, "https": 443}.get(scheme, 11434) if found else 11434
     match = re.fullmatch(r"(\[[^\]]*\]|[^:]*|[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F]*)(?::(\d+))?", rest)
     host, port = (match[1], match[2]) if match else (rest.rsplit(":", 1)[0], None)
     number = int(port) if port and int(port) <= 65535 else port_default
-    return host.strip("[]") or "127.0.0.1", number
+    return host.strip("[]") if rest else "127.0.0.1", number
 
 
 def parse_size(text: str) -> int:

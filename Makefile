@@ -1,0 +1,74 @@
+# The two commands of the README are `make run` and `make test`; the rest is what they are made of.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ENGINE ?= llama_cpp
+BIN     = $(VENV)/bin
+PYTEST  = $(BIN)/python -m pytest
+
+.PHONY: run test test-fast check fmt lint types layers docs engines bench lock clean
+
+## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
+run: $(VENV)/.installed
+	$(BIN)/hyperllamad --demo $(ENGINE)
+
+## Every test, the real engines included (installed once, into the user's own state directory).
+test: $(VENV)/.installed-dev engines
+	$(PYTEST)
+
+## The tests that need no engine.
+test-fast: $(VENV)/.installed-dev
+	$(PYTEST) -m "not real and not gpu"
+
+## What must hold before a commit: style, types, architecture, documents, and the tests that need no engine.
+check: lint types layers test-fast
+
+fmt: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+## Write the documents that are made from code.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m hyperllamactl.document > docs/control.md
+
+## Install the three engines and the demo model, as the tests use them.
+engines: $(VENV)/.installed
+	for engine in llama_cpp vllm max; do $(BIN)/hyperllamad --demo $$engine --prepare || exit 1; done
+
+## Measure what docs/performance.md reports.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.bench.relay
+
+## Pin the dependencies anew (needs uv).
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
+	  --extra convert pyproject.toml requirements-dev.in -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
+	  --extra convert pyproject.toml requirements.in -c requirements-dev.lock -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	touch $@

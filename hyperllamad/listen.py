@@ -1,0 +1,249 @@
+"""Serve an ASGI app on listening sockets: every connection a task of ours, a bounded end, and who is at the other end.
+
+Hypercorn speaks HTTP; this file owns the sockets, the connection tasks and their end (hypercorn.asyncio.serve() cannot
+be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Three of Hypercorn's
+inner names are used: TCPServer, WorkerContext, wrap_app; tests/test_listen.py is the contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.utils import wrap_app
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024  # connections the kernel holds for us while the loop is busy
+SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; not in Python's socket module
+NUMBER_OF_GROUPS = 65536  # NGROUPS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a Unix socket, as the kernel saw it at connect()."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> Peer | None:
+        """None for anything but a Unix socket."""
+        if sock.family != socket.AF_UNIX:
+            return None
+        pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        try:
+            raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * NUMBER_OF_GROUPS)
+        except OSError:
+            raw = b""
+        return cls(pid, uid, gid, frozenset(struct.unpack(f"{len(raw) // 4}I", raw)) | {gid})
+
+
+class Wire:
+    """Writes body chunks of an HTTP/1.1 response past Hypercorn's layers, which cost more than the rest of a token.
+
+    Only sound between the first body chunk of a chunked response (sent the ordinary way, so that the head is out) and
+    its end (sent the ordinary way too): h11's chunked framing keeps no state between chunks, so it cannot tell.
+    """
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    async def write(self, data: bytes) -> None:
+        """Send `data` as one chunk; waits while the peer is slow, raises OSError when it is gone."""
+        writer = self._writer
+        writer.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        await writer.drain()
+
+
+def _with_wire(app: Any) -> Any:
+    """Take the Wire away from requests for which it is not sound."""
+
+    async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (scope["http_version"] != "1.1" or scope["method"] == "HEAD"):
+            scope["state"].pop("wire", None)
+        await app(scope, receive, send)
+
+    return asgi
+
+
+class _Connections:
+    """The open connections of one `serve`, and the wait for their end."""
+
+    def __init__(self) -> None:
+        self.writers: set[asyncio.StreamWriter] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    @contextlib.contextmanager
+    def held(self, writer: asyncio.StreamWriter) -> Any:
+        self.writers.add(writer)
+        self._none_left.clear()
+        try:
+            yield
+        finally:
+            self.writers.discard(writer)
+            if not self.writers:
+                self._none_left.set()
+
+    async def wait_none_left(self) -> None:
+        await self._none_left.wait()
+
+    def hang_up(self) -> None:
+        # Abort, never only cancel: a cancelled handler would still wait for a peer that stopped reading.
+        for writer in self.writers:
+            writer.transport.abort()
+
+
+async def serve(
+    app: Any,
+    sockets: Sequence[socket.socket],
+    *,
+    stop: Callable[[], Awaitable[object]],
+    grace: float,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer on `sockets` until `stop()` returns, then give open requests `grace` seconds and hang up.
+
+    The listening sockets are closed as soon as `stop()` returns; `task_status` tells that all of them are accepting.
+    """
+    config, context, wrapped = _hypercorn_config(), WorkerContext(None), wrap_app(_with_wire(app), 0, "asgi")
+    loop = asyncio.get_running_loop()
+    connections = _Connections()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        state = {"peer": Peer.of(sock), "wire": Wire(writer)}
+        if sock.family != socket.AF_UNIX:
+            # Small writes that follow each other are tokens: none may wait for the last one's ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connections.held(writer):
+            await TCPServer(wrapped, loop, config, context, state, reader, writer)
+
+    async with anyio.create_task_group() as tasks:
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.start_soon(connection, reader, writer)
+
+        servers = [await _start(accepted, sock) for sock in sockets]
+        task_status.started()
+        try:
+            await stop()
+            for server in servers:
+                server.close()
+            await context.terminated.set()  # connections between two requests close themselves
+            with anyio.move_on_after(grace):
+                await connections.wait_none_left()
+        finally:
+            for server in servers:
+                server.close()
+            connections.hang_up()
+
+
+async def _start(accepted: Callable[..., None], sock: socket.socket) -> asyncio.Server:
+    if sock.family == socket.AF_UNIX:
+        return await asyncio.start_unix_server(accepted, sock=sock, backlog=BACKLOG)
+    return await asyncio.start_server(accepted, sock=sock, backlog=BACKLOG)
+
+
+def _hypercorn_config() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = log
+    config.include_server_header = False
+    config.keep_alive_timeout = 75.0  # seconds between two requests of a connection; clients keep pools for a minute
+    return config
+
+
+# -- opening sockets ---------------------------------------------------------------------------------------------------
+
+
+def open_tcp(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address `host` stands for; raises OSError naming the address that failed.
+
+    An empty host or `*` means every interface, both families.
+    """
+    passive = None if host in {"", "*"} else host
+    found = socket.getaddrinfo(passive, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    opened: list[socket.socket] = []
+    try:
+        for family, address in addresses:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            opened.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(address)
+            except OSError as failure:
+                shown = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+                failure.filename = f"{shown}:{port}"
+                raise
+            sock.setblocking(False)  # noqa: FBT003  the socket module takes it no other way
+    except OSError:
+        for sock in opened:
+            sock.close()
+        raise
+    return opened
+
+
+def open_unix(path: Path, *, mode: int = 0o660, group: str = "") -> socket.socket:
+    """A listening Unix socket at `path`; a stale file from an earlier life is replaced.
+
+    `group` may go through the door too, when it exists and we may give it away.  Raises OSError (EADDRINUSE) when
+    somebody answers there, and OSError for a path that is not a socket or is too long (107 bytes, man 7 unix).
+    """
+    if len(os.fsencode(path)) > 107:
+        raise OSError(36, "path too long for a Unix socket (107 bytes at most)", str(path))
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        before = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        with contextlib.suppress(KeyError, PermissionError):
+            if group:
+                os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        sock.setblocking(False)  # noqa: FBT003  the socket module takes it no other way
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(17, "exists and is not a socket", str(path))
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+        else:
+            raise OSError(98, "another hyperllamad answers there", str(path))

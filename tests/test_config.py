@@ -1,0 +1,125 @@
+"""config.py: defaults, files, Ollama's environment, and errors that say file, key, found and expected."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hyperllamad import config
+from hyperllamad.core.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent / "etc/hyperllama"
+
+
+def write(directory: Path, text: str, name: str = "hyperllamad.toml") -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return directory
+
+
+def refused(directory: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load(directory, {"HOME": "/h"})
+    return caught.value.message
+
+
+def test_without_files_everything_has_a_default(tmp_path: Path) -> None:
+    loaded = config.load(tmp_path, {"HOME": "/h"})
+    assert loaded.server.address == ("127.0.0.1", 11434)
+    assert loaded.fleet.keep_alive_seconds == 300
+    assert loaded.paths.state == Path("/h/.local/state/hyperllama")
+    assert loaded.paths.admin_socket == Path("/h/.local/state/hyperllama/run/admin.sock")
+
+
+def test_xdg_directories_are_used(tmp_path: Path) -> None:
+    loaded = config.load(tmp_path, {"HOME": "/h", "XDG_RUNTIME_DIR": "/r", "XDG_STATE_HOME": "/s"})
+    assert (loaded.paths.runtime, loaded.paths.state) == (Path("/r/hyperllama"), Path("/s/hyperllama"))
+
+
+def test_the_shipped_file_names_every_key_with_its_default() -> None:
+    text = (SHIPPED / "hyperllamad.toml").read_text()
+    stated = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    defaults = msgspec.to_builtins(config._File())
+    assert stated == {table: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()} for table, keys in defaults.items()}
+    assert tomllib.loads(text) == {table: {} for table in defaults}, "shipped as is it must change nothing"
+
+
+def test_engine_and_model_files(tmp_path: Path) -> None:
+    write(tmp_path, 'version = "0.32.0"\nmemory = "2GiB"\n', "engines.d/vllm.toml")
+    write(tmp_path, 'name = "tiny"\npath = "/m/tiny.gguf"\ncontext = 2048\n[parameters]\ntemperature = 0\n', "models.d/tiny.toml")
+    loaded = config.load(tmp_path, {"HOME": "/h"})
+    assert loaded.engine_table("vllm").memory_bytes == 2 << 30
+    assert loaded.engine_table("max") == config.EngineTable()
+    assert loaded.model[0].parameters == {"temperature": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[fleet]\nmax_queue = 'many'\n", "`fleet.max_queue` is 'many', but int was expected"),
+        ("[fleet]\nmax_que = 1\n", "unknown key `fleet.max_que`"),
+        ("[flet]\n", "unknown key `flet`"),
+        ("[server]\norigins = ['a', 5]\n", "`server.origins.1` is 5, but str was expected"),
+        ("[fleet]\nkeep_alive = '5'\n", '`fleet.keep_alive`: time: missing unit in duration "5"'),
+        ("[fleet]\nmax_queue = -1\n", "`fleet.max_queue` is -1, but 0 or more was expected"),
+        ("[fleet\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_file_key_found_and_expected(tmp_path: Path, text: str, says: str) -> None:
+    message = refused(write(tmp_path, text))
+    assert message.startswith(str(tmp_path / "hyperllamad.toml"))
+    assert says in message
+
+
+def test_a_model_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    assert "the key `name` is missing" in refused(write(tmp_path, "context = 1\n", "models.d/x.toml"))
+
+
+def test_ollamas_environment_wins_over_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "[server]\nhost = ':1'\n[fleet]\nmax_queue = 7\n")
+    environ = {
+        "HOME": "/h",
+        "OLLAMA_HOST": '"0.0.0.0:8080"',
+        "OLLAMA_ORIGINS": "http://a, http://b*",
+        "OLLAMA_KEEP_ALIVE": "-1",
+        "OLLAMA_MAX_LOADED_MODELS": "2",
+        "OLLAMA_MAX_QUEUE": "many",
+        "OLLAMA_CONTEXT_LENGTH": "8192",
+        "OLLAMA_NUM_PARALLEL": "4",
+        "OLLAMA_LOAD_TIMEOUT": "0",
+        "OLLAMA_DEBUG": "1",
+    }
+    loaded = config.load(tmp_path, environ)
+    assert loaded.server.address == ("0.0.0.0", 8080)
+    assert loaded.server.origins == ("http://a", "http://b*")
+    assert loaded.fleet.keep_alive_seconds == float("inf")
+    assert (loaded.fleet.max_loaded_models, loaded.fleet.max_queue) == (2, 7)
+    assert (loaded.models.context, loaded.models.parallel) == (8192, 4)
+    assert loaded.fleet.load_timeout_seconds == float("inf")
+    assert loaded.server.debug
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0", ("0.0.0.0", 11434)),
+        ("", ("127.0.0.1", 11434)),
+        (":8080", ("", 8080)),
+        ("example.org:1", ("example.org", 1)),
+        ("http://example.org", ("example.org", 80)),
+        ("https://example.org/path", ("example.org", 443)),
+        ("http://example.org:9/x", ("example.org", 9)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::]", ("::", 11434)),
+        ("::1", ("::1", 11434)),
+        ("host:99999", ("host", 11434)),
+        ("host:bad", ("host", 11434)),
+    ],
+)
+def test_hosts_in_every_form_ollama_takes(text: str, address: tuple[str, int]) -> None:
+    assert config.parse_host(text) == address
