@@ -1,0 +1,68 @@
+"""hyperllamad's command line: arguments and configuration in, exit code out.
+
+Exit codes: 0 stopped as asked (or the configuration is good), 1 failed, 2 wrong usage or configuration, 69 the address
+is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import sys
+from pathlib import Path
+
+from hyperllamactl import __version__
+from hyperllamad import config as configuration
+from hyperllamad.core.errors import ConfigError, HyperLlamaError
+
+EX_UNAVAILABLE = 69
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments; `hyperllamad --help` is made from this."""
+    arguments = argparse.ArgumentParser(
+        prog="hyperllamad",
+        description="Serve local models through the Ollama API, each in a supervised engine.",
+        epilog="The configuration is described in the comments of hyperllamad.toml.",
+    )
+    arguments.add_argument("--config", type=Path, metavar="DIR", help="directory that holds hyperllamad.toml")
+    arguments.add_argument("--check-config", action="store_true", help="check the configuration and exit")
+    arguments.add_argument("--demo", metavar="ENGINE", help="install ENGINE and the demo model if missing, and serve it")
+    arguments.add_argument("--prepare", action="store_true", help="with --demo: install, then exit")
+    arguments.add_argument("--version", action="version", version=f"hyperllamad {__version__}")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon until it is told to stop."""
+    options = parser().parse_args(argv)
+    try:
+        config = configuration.load(options.config)
+    except ConfigError as failure:
+        print(f"hyperllamad: {failure}", file=sys.stderr)
+        return 2
+    if options.check_config:
+        print(f"hyperllamad: the configuration in {config.paths.config} is good", file=sys.stderr)
+        return 0
+    return _run(config, demo=options.demo or "", prepare_only=options.prepare)
+
+
+def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
+    # Imported late: `--check-config` and `--help` should not pay for a web server.
+    import anyio
+
+    from hyperllamad import daemon, telemetry
+
+    telemetry.start_logging(debug=config.server.debug)
+    gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
+    try:
+        anyio.run(daemon.main, config, demo, prepare_only, backend_options={"use_uvloop": True})
+    except HyperLlamaError as failure:
+        logging.getLogger("hyperllamad").error("%s", failure)
+        return EX_UNAVAILABLE if isinstance(failure, daemon.AddressTakenError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""kill -9 of an engine's processes in the middle of a stream, of the daemon, and SIGTERM under load: real engines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ollama
+import pytest
+
+from tests.daemon import Daemon, daemon, eventually, session_members
+from tests.real.conftest import ENGINES, GREEDY, LONG, PARIS, demo_models
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+
+class Stream(threading.Thread):
+    """A client in the middle of a long answer."""
+
+    def __init__(self, url: str, model: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.model = url, model
+        self.parts = 0
+        self.error: Exception | None = None
+        self.ended_at = 0.0
+        self.flowing = threading.Event()
+
+    def run(self) -> None:
+        try:
+            client = ollama.Client(self.url, timeout=300)
+            for _ in client.chat(self.model, LONG, stream=True, options={"temperature": 0, "num_predict": 1500}):
+                self.parts += 1
+                if self.parts == 3:
+                    self.flowing.set()
+        except Exception as failure:
+            self.error = failure
+        self.ended_at = time.monotonic()
+        self.flowing.set()
+
+
+def main_process(pid: int) -> int:
+    return pid
+
+
+def worker_process(pid: int) -> int:
+    """The biggest other process of the engine's session; llama.cpp has none, so its main process."""
+
+    def resident(process: int) -> int:
+        with contextlib.suppress(OSError), open(f"/proc/{process}/statm") as statm:
+            return int(statm.read().split()[1])
+        return 0
+
+    return max((p for p in session_members(pid) if p != pid), key=resident, default=pid)
+
+
+@pytest.mark.parametrize("victim", [main_process, worker_process])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kill_in_the_middle_of_a_stream(served: Daemon, engine: str, victim: Callable[[int], int]) -> None:
+    model = f"demo-{engine}"
+    client = ollama.Client(served.url, timeout=600)
+    client.chat(model, PARIS, options=GREEDY)
+    pid = served.row(model)["pid"]
+    old = session_members(pid)
+    assert pid in old
+    stream = Stream(served.url, model)
+    stream.start()
+    assert stream.flowing.wait(60)
+    assert stream.error is None
+    killed_at = time.monotonic()
+    os.kill(victim(pid), signal.SIGKILL)
+    stream.join(30)
+    assert isinstance(stream.error, ollama.ResponseError), f"after {stream.parts} parts: {stream.error!r}"
+    assert stream.ended_at - killed_at < 2.0
+    assert "Paris" in (client.chat(model, PARIS, options=GREEDY).message.content or "")
+    eventually(lambda: not any(os.path.exists(f"/proc/{p}") for p in old), within=5, what="nobody left of the old engine")
+    assert served.row(model)["pid"] not in old
+
+
+def one_engine(engine: str) -> dict[str, Any]:
+    name = f"demo-{engine}"
+    return {name: demo_models()[name]}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sigterm_under_load_then_a_kill_and_a_clean_start(engine: str) -> None:
+    model = f"demo-{engine}"
+    with daemon(one_engine(engine)) as running:
+        ollama.Client(running.url, timeout=600).chat(model, PARIS, options=GREEDY)
+        stream = Stream(running.url, model)
+        stream.start()
+        assert stream.flowing.wait(60)
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < 5 + 10 + 5, "grace, stop_timeout and a little"
+        stream.join(5)
+        assert not stream.is_alive()
+        assert running.leftovers() == []
+        assert not list((running.root / "run").rglob("*sock*"))
+
+        running.start()
+        ollama.Client(running.url, timeout=600).chat(model, PARIS, options=GREEDY)
+        assert running.leftovers()
+        running.kill()  # the daemon, with no time to say anything
+        eventually(lambda: not running.leftovers(), within=5, what="the engines end with the daemon")
+        running.start()  # a stale admin socket lies there
+        assert running.ps() == []
