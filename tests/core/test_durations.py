@@ -41,6 +41,8 @@ def test_keep_alive_refusals(value: object, says: str) -> None:
     assert caught.value.message == says
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0.2s"), (270, "4m30s"), (7200, "2h"), (3601, "1h1s"), (FOREVER, "forever")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0.2s"), (270, "4m30s"), (7200, "2h"), (3601, "1h1s"), (FOREVER, "forever")]
+)
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert durations.show(seconds) == text

@@ -10,7 +10,9 @@ from hyperllamad.core.errors import InvalidNameError
 from hyperllamad.core.names import ModelName
 
 
-@pytest.mark.parametrize("text", ["tiny", "TINY", "tiny:LATEST", "library/tiny", "registry.ollama.ai/library/tiny:latest", " tiny "])
+@pytest.mark.parametrize(
+    "text", ["tiny", "TINY", "tiny:LATEST", "library/tiny", "registry.ollama.ai/library/tiny:latest", " tiny "]
+)
 def test_one_model_by_many_names(text: str) -> None:
     assert ModelName.parse(text).key == ModelName.parse("tiny:latest").key
 
@@ -30,7 +32,8 @@ def test_the_short_form(text: str, short: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tiny:", "/tiny", "tiny/", "a/b/c/d", "-x", "é", "bad name", "tiny@sha256:00", "x.y/z", "a" * 81, "a:b:c"]
+    "text",
+    ["", "tiny:", "/tiny", "tiny/", "a/b/c/d", "-x", "é", "bad name", "tiny@sha256:00", "x.y/z", "a" * 81, "a:b:c"],
 )
 def test_no_name(text: str) -> None:
     with pytest.raises(InvalidNameError) as caught:

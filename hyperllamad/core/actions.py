@@ -1,0 +1,59 @@
+"""What the fleet says: the actions it orders, and an instance as people see it.  Plain data, nothing decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.core.instance import Effect, State
+from hyperllamad.core.models import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The request may use the instance until it releases the lease."""
+
+    lease: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request will not be served; the error object is this request's own and may be raised."""
+
+    lease: int
+    error: HyperLlamaError
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Something to be done to the child of an instance, or (CUT) to its leases."""
+
+    key: Key
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An instance is in another state; comes before the effects of that step."""
+
+    key: Key
+    state: State
+
+
+Action = Grant | Refuse | Do | Changed
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One instance as people see it.  Times are monotonic seconds."""
+
+    key: Key
+    state: State
+    leases: int
+    waiting: int  # requests that wait for it
+    crashes: int  # those that still count
+    since: float  # of the state
+    expires_at: float | None  # inf = never, None = not known (arriving, failed), in the past = is going
+    error: HyperLlamaError | None  # why it failed, or why it last crashed
+    keep_alive: float  # seconds; inf = for ever

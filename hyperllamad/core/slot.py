@@ -1,0 +1,118 @@
+"""One key's instance with its clocks: deadline, keep-alive, last use, and why it failed.
+
+Owns what time does to a single instance; must not know the queue, the leases by number or other instances.
+Times are monotonic seconds, given as arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from hyperllamad.core.errors import HyperLlamaError, LoadFailedError
+from hyperllamad.core.instance import Effect, Fact, Instance, Order, State
+from hyperllamad.core.models import Key
+from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, Patience
+
+_ARRIVING = frozenset({State.WAITING, State.STARTING})
+_RESTING = frozenset({State.READY, State.BACKOFF})  # where an instance without leases lets its keep-alive run out
+
+
+@dataclass(slots=True)
+class Slot:
+    """Mutable; only the fleet holds one."""
+
+    key: Key
+    patience: Patience
+    keep_alive: float  # seconds it stays after its last lease; 0 = goes as soon as it is idle, inf = stays
+    since: float  # of the state
+    last_used: float
+    instance: Instance = field(default_factory=Instance)
+    deadline: float | None = None  # of the state
+    expires_at: float | None = None  # None = was never idle; while leased it keeps its old value, as Ollama's does
+    error: HyperLlamaError | None = None
+
+    @property
+    def state(self) -> State:
+        return self.instance.state
+
+    def on(self, event: Order | Fact, now: float, *, error: HyperLlamaError | None = None) -> tuple[Effect, ...]:
+        """Let something happen to the instance; returns what is to be done.  `error` explains a fact."""
+        before = self._forgiven(now)
+        after, effects = before.on(event, budget=self.patience.restart_budget)
+        self._become(after, effects, now)
+        explained = before.state is State.STOPPING and self.error is not None  # why we ended it, not how it ended
+        if event is Fact.LATE and before.state is State.STARTING:
+            self.error = self.patience.too_late(before)
+        elif error is not None and after is not before and not explained:
+            self.error = error
+        if after.state is State.FAILED and self.error is None:
+            hint = "`hyperllamactl logs` shows what it wrote last"
+            self.error = LoadFailedError("the engine ended without giving a reason", hint=hint)
+        return effects
+
+    def grant(self, now: float, keep_alive: float | None) -> None:
+        """One more request uses it; a keep_alive of its own replaces the instance's."""
+        self.instance = self.instance.lease()
+        self.last_used = now
+        if keep_alive is not None:
+            self.keep_alive = keep_alive
+
+    def release(self, now: float) -> tuple[Effect, ...]:
+        """One request less; returns what is to be done."""
+        after, effects = self.instance.release()
+        self.last_used = now
+        self._become(after, effects, now)
+        return effects
+
+    def keep(self, keep_alive: float, now: float) -> None:
+        """A keep_alive without a request: the timer starts again, unless the instance is in use or still arriving."""
+        self.keep_alive = keep_alive
+        if not self.instance.leases:
+            self.expires_at = None if self.state in _ARRIVING else now + keep_alive
+        elif keep_alive == 0:
+            self.expires_at = now  # it goes after its last request; clients show a time in the past as "Stopping..."
+
+    def rest(self, now: float) -> None:
+        """Start the timer of an instance that got ready and was not wanted by anybody any more."""
+        if self.state is State.READY and not self.instance.leases and self.expires_at is None:
+            self.expires_at = now + self.keep_alive
+
+    def expiry(self) -> float:
+        """When the keep-alive runs out; inf = not while things are as they are."""
+        resting = self.state in _RESTING and not self.instance.leases
+        return self.expires_at if resting and self.expires_at is not None else math.inf
+
+    def refusal(self, now: float) -> HyperLlamaError | None:
+        """It failed a moment ago: the answer is the same error, without another try."""
+        return self.error if self.state is State.FAILED and now < self.since + FAILURE_HELD else None
+
+    def crashes(self, now: float) -> int:
+        """Crashes that still count."""
+        return self._forgiven(now).crashes
+
+    def shown_expiry(self, now: float) -> float | None:
+        """When it goes, as `ps` shows it: inf = never, None = not known; in the past = is going."""
+        if self.state in {State.DRAINING, State.STOPPING}:
+            return self.since
+        if self.expires_at is None and self.state is State.READY:
+            return now + self.keep_alive  # in its first use: moves on until that ends
+        return None if self.state is State.FAILED else self.expires_at
+
+    def _forgiven(self, now: float) -> Instance:
+        calm = self.state is State.READY and now - self.since >= CRASHES_FORGOTTEN
+        return self.instance.forgiven() if calm else self.instance
+
+    def _become(self, after: Instance, effects: tuple[Effect, ...], now: float) -> None:
+        """Take the next instance and set the clocks that depend on the step."""
+        before, self.instance = self.instance, after
+        if before.leases and not after.leases:
+            self.expires_at = now + self.keep_alive
+        if after.state is not before.state or Effect.KILL in effects:
+            self.deadline = self.patience.deadline(after, now)
+        if after.state is not before.state:
+            self.since = now
+            if after.state is State.WAITING:  # a failed one is made new
+                self.last_used, self.error, self.expires_at = now, None, None
+            elif after.state is State.READY:
+                self.last_used, self.error = now, None
