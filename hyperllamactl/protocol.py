@@ -27,7 +27,7 @@ class Reply(msgspec.Struct, kw_only=True, tag=True):
 class Progress(Reply, tag="progress"):
     """Something moved.  `done` and `total` are bytes or 0 when they do not apply; `elapsed` is seconds."""
 
-    phase: str
+    phase: str  # one or two words: weights, downloading
     detail: str = ""
     done: int = 0
     total: int = 0
@@ -37,9 +37,9 @@ class Progress(Reply, tag="progress"):
 class Failed(Reply, tag="failed"):
     """The command did not succeed: a code for programs, a sentence and a hint for people."""
 
-    code: str
-    message: str
-    hint: str = ""
+    code: str  # see the exit codes
+    message: str  # what happened, to what
+    hint: str = ""  # what to try
 
 
 class Done(Reply, tag="done"):
@@ -49,28 +49,30 @@ class Done(Reply, tag="done"):
 
 
 class InstanceRow(msgspec.Struct, kw_only=True):
-    """One instance as `ps` shows it.  Sizes in bytes, times Unix seconds; `until` is null for ever."""
+    """One instance as `ps` shows it.  Sizes in bytes, times Unix seconds."""
 
     name: str
     id: str  # the first 12 hex digits of the digest
     engine: str
-    state: str  # starting, ready, draining, stopping, backoff, failed
+    state: str  # waiting (for room), starting, ready, draining, stopping, backoff (crashed), failed
     phase: str = ""  # of loading: starting, weights, compiling, warming
-    size: int = 0
-    size_gpu: int = 0
-    processor: str = ""
-    context: int = 0
-    parallel: int = 0
-    running: int = 0
-    waiting: int = 0
-    restarts: int = 0
-    since: float = 0.0
-    until: float | None = None
-    pid: int = 0
+    size: int = 0  # memory in use
+    size_gpu: int = 0  # the part of it on GPUs
+    processor: str = ""  # 100% CPU, 100% GPU, or both shares
+    context: int = 0  # tokens per request
+    parallel: int = 0  # requests the engine answers at once
+    running: int = 0  # requests being answered
+    waiting: int = 0  # requests waiting for it
+    restarts: int = 0  # crashes since it last worked
+    since: float = 0.0  # when it came into this state
+    until: float | None = None  # when a ready one is unloaded; null = never
+    pid: int = 0  # 0 = no process
     cause: str = ""  # why it failed or is in backoff
 
 
 class Instances(Reply, tag="instances"):
+    """What is loaded, loading or failed."""
+
     instances: list[InstanceRow]
 
 
@@ -78,32 +80,43 @@ class ModelRow(msgspec.Struct, kw_only=True):
     """One model as `list` shows it."""
 
     name: str
-    id: str
-    size: int
-    modified_at: float
-    format: str
+    id: str  # the first 12 hex digits of the digest
+    size: int  # bytes
+    modified_at: float  # Unix seconds
+    format: str  # gguf, safetensors
     family: str
-    parameter_size: str
+    parameter_size: str  # 134.52M, 8.0B
     quantization: str
     engine: str = ""  # the engine that would serve it; "" when none can
     problem: str = ""  # why none can
 
 
+class BrokenModel(msgspec.Struct, kw_only=True):
+    """Something that was meant to be a model and cannot be used."""
+
+    name: str
+    path: str
+    problem: str  # a sentence
+
+
 class Models(Reply, tag="models"):
+    """What is in the store, newest first."""
+
     models: list[ModelRow]
+    broken: list[BrokenModel] = []
 
 
 class ModelDetails(Reply, tag="model_details"):
-    """`show`."""
+    """`show`: everything known of one model."""
 
     model: ModelRow
     path: str
     architecture: str
-    context_length: int
+    context_length: int  # tokens the model was trained for
     embedding_length: int
-    capabilities: list[str]
-    system: str = ""
-    parameters: dict[str, Any] = {}
+    capabilities: list[str]  # completion, tools, vision, embedding, ...
+    system: str = ""  # the system message it comes with
+    parameters: dict[str, Any] = {}  # the options it comes with
     license: str = ""
 
 
@@ -112,14 +125,14 @@ class StatusReport(Reply, tag="status_report"):
 
     version: str
     pid: int
-    started_at: float
-    url: str
-    config: str
-    config_error: str = ""
-    engines: list[str] = []
-    models: int = 0
-    requests: int = 0
-    waiting: int = 0
+    started_at: float  # Unix seconds
+    url: str  # of the API
+    config: str  # the directory it was read from
+    config_error: str = ""  # why a newer configuration is not in force
+    engines: list[str] = []  # homes in use
+    models: int = 0  # in the store
+    requests: int = 0  # being answered
+    waiting: int = 0  # waiting for an instance
     memory: int = 0  # resident bytes of the daemon
     instances: list[InstanceRow] = []
 
@@ -145,19 +158,21 @@ class EngineRow(msgspec.Struct, kw_only=True):
     """One engine home, or an engine that is not installed."""
 
     name: str
-    title: str
+    title: str  # as people write it
     version: str = ""
-    variant: str = ""
-    id: str = ""
+    variant: str = ""  # cpu, cuda; system for a program that came with the system
+    id: str = ""  # of the home
     path: str = ""
-    size: int = 0
-    installed_at: float = 0.0
+    size: int = 0  # bytes on disk
+    installed_at: float = 0.0  # Unix seconds; 0 = not known
     installed: bool = False
-    in_use: bool = False
+    in_use: bool = False  # new instances run in it
     variants: list[str] = []  # what can be installed
 
 
 class Engines(Reply, tag="engines"):
+    """Every engine home, and every engine that has none."""
+
     engines: list[EngineRow]
 
 
@@ -199,10 +214,11 @@ class Load(Command):
     """Load a model and wait until it is ready."""
 
     role = Role.ADMIN
+    reply = Instances
     streams = True
 
     model: str
-    keep_alive: str | float | None = None
+    keep_alive: str | float | None = None  # "10m", or seconds; negative = for ever; null = as configured
 
 
 class Unload(Command):
@@ -222,7 +238,7 @@ class Logs(Command):
     streams = True
 
     model: str
-    lines: int = 100
+    lines: int = 100  # at most so many from before
     follow: bool = False
 
 
@@ -244,19 +260,21 @@ class EngineInstall(Command):
     role = Role.ADMIN
     streams = True
 
-    name: str
-    version: str = ""
-    variant: str = ""
+    name: str  # llama_cpp, vllm, max
+    version: str = ""  # "" = the one this release was tried with
+    variant: str = ""  # cpu, cuda; "" = what this machine can use
 
 
 class EngineRemove(Command):
-    """Remove an engine home that nothing uses."""
+    """Remove an engine home that nothing uses; `force` removes it although new instances would run in it."""
 
     role = Role.ADMIN
     streams = True
 
-    name: str
-    version: str = ""
+    name: str  # llama_cpp, vllm, max
+    version: str = ""  # "" = the only one there is
+    variant: str = ""
+    force: bool = False
 
 
 COMMANDS: dict[str, type[Command]] = {

@@ -10,6 +10,7 @@ import argparse
 import gc
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from hyperllamactl import __version__
@@ -57,7 +58,8 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
     telemetry.start_logging(debug=config.server.debug)
     gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
     try:
-        anyio.run(daemon.main, config, demo, prepare_only, backend_options={"use_uvloop": True})
+        run = partial(daemon.main, config, demo, prepare_only=prepare_only)
+        anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
         logging.getLogger("hyperllamad").error("%s", failure)
         return EX_UNAVAILABLE if isinstance(failure, daemon.AddressTakenError) else 1

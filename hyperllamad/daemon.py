@@ -1,0 +1,194 @@
+"""The whole: builds every room, starts them in order, stops them in reverse.  The only file that knows them all.
+
+At start: directories, the one-daemon lock, sockets (a taken address must be known before anything runs), supervision,
+control, front, READY.  At the end: the fleet drains while both doors still answer, then front closes, control last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from hyperllamad import demo as demonstration
+from hyperllamad import listen
+from hyperllamad.config import Config, Paths
+from hyperllamad.control.app import create_app as create_control
+from hyperllamad.control.rooms import Rooms
+from hyperllamad.core.durations import FOREVER
+from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.engines.homes import Homes
+from hyperllamad.front.app import create_app as create_front
+from hyperllamad.store.catalog import Catalog
+from hyperllamad.supervision.supervisor import Supervisor
+from hyperllamad.telemetry import Metrics, Notifier, fields
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS = 2.0  # seconds a connection gets to take the end of its answer, once the fleet is empty
+
+
+class AddressTakenError(HyperLlamaError):
+    """Somebody else listens where we should, or another daemon has our runtime directory."""
+
+    code = "address_taken"
+
+
+async def main(config: Config, demo: str = "", *, prepare_only: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; raises HyperLlamaError when it cannot even begin.
+
+    `demo` names an engine: it and the demo model are installed first where missing, and with `prepare_only` that is all.
+    """
+    _make_directories(config.paths)
+    if demo:
+        config = await demonstration.prepare(config, demo)
+        if prepare_only:
+            return
+    with contextlib.ExitStack() as held:
+        held.enter_context(_only_one(config.paths.runtime))
+        front = _open_front(config, held)
+        admin = _open_admin(config, held)
+        await _serve(config, front, admin, demo=demo)
+
+
+async def _serve(config: Config, front: list[socket.socket], admin: socket.socket, *, demo: str) -> None:
+    homes = Homes(config.paths.engines, config.engine)
+    catalog = Catalog(config.paths, config.models, config.model)
+    supervisor = Supervisor(config, homes)
+    metrics, notifier = Metrics(), Notifier()
+    metrics.watch(supervisor.rows)
+    url = _shown_url(front[0])
+    rooms = Rooms(
+        config=config, supervisor=supervisor, catalog=catalog, homes=homes, started_at=time.time(), url=url
+    )
+    async with anyio.create_task_group() as root:
+        stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
+        await root.start(supervisor.run)
+        async with _door(create_control(rooms), [admin]), _door(create_front(catalog, supervisor, config, metrics), front):
+            notifier.ready()
+            notifier.status(f"serving {url}")
+            log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
+            for name in config.fleet.preload:
+                root.start_soon(_preload, catalog, supervisor, name)
+            if demo:
+                root.start_soon(demonstration.greet, catalog, supervisor, url)
+            await stop.wait()
+            notifier.stopping()
+            log.info("stopping", extra=fields(grace=config.server.grace))
+            supervisor.close()
+            await supervisor.wait_empty()
+        root.cancel_scope.cancel()
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _door(app: Any, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    """Answer on `sockets` for as long as the block lasts."""
+    closing = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(partial(listen.serve, app, sockets, stop=closing.wait, grace=LAST_WORDS))
+        try:
+            yield
+        finally:
+            closing.set()
+
+
+async def _watch_signals(
+    everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]
+) -> None:
+    """The first signal asks for an orderly stop; another one skips the grace.  A closed terminal (HUP) is a stop too."""
+    stop = anyio.Event()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started(stop)
+        async for number in signals:
+            if stop.is_set():
+                log.warning("told again to stop: not waiting for requests", extra=fields(signal=number.name))
+                everything.cancel()
+            stop.set()
+
+
+async def _preload(catalog: Catalog, supervisor: Supervisor, name: str) -> None:
+    """Load a model at start and keep it; a failure is logged, and the model can still be asked for."""
+    try:
+        lease = supervisor.lease(catalog.resolve(name), keep_alive=FOREVER)
+        try:
+            await lease.granted()
+        finally:
+            lease.release()
+    except HyperLlamaError as failure:
+        log.error("preload failed: %s", failure, extra=fields(model=name))
+
+
+# -- what is ours alone: directories, the lock, the sockets ------------------------------------------------------------
+
+
+def _make_directories(paths: Paths) -> None:
+    for directory in (paths.state, paths.cache, paths.engines, paths.models, paths.runtime):
+        try:
+            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as failure:
+            raise HyperLlamaError(
+                f"cannot make the directory {directory}: {failure.strerror}", hint="set it in [paths], or its permissions"
+            ) from failure
+
+
+@contextlib.contextmanager
+def _only_one(runtime: Path) -> Iterator[None]:
+    """One daemon for a runtime directory: the kernel drops the lock with the process, however it ends."""
+    descriptor = os.open(runtime / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as failure:
+        hint = "stop it, or give this one its own `paths.runtime`"
+        raise AddressTakenError(f"another hyperllamad runs with {runtime}", hint=hint) from failure
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_front(config: Config, held: contextlib.ExitStack) -> list[socket.socket]:
+    host, port = config.server.address
+    try:
+        opened = listen.open_tcp(host, port)
+    except OSError as failure:
+        where = failure.filename or f"{host}:{port}"
+        hint = (
+            "another server, perhaps Ollama, has it: stop that, or set `server.host` or OLLAMA_HOST"
+            if failure.errno == errno.EADDRINUSE
+            else "check `server.host` and OLLAMA_HOST"
+        )
+        raise AddressTakenError(f"cannot listen on {where}: {failure.strerror or failure}", hint=hint) from failure
+    for sock in opened:
+        held.callback(sock.close)
+    return opened
+
+
+def _open_admin(config: Config, held: contextlib.ExitStack) -> socket.socket:
+    path = config.paths.admin_socket
+    try:
+        sock = listen.open_unix(path, group=config.admin.group)
+    except OSError as failure:
+        raise AddressTakenError(f"cannot listen on {path}: {failure.strerror}") from failure
+    held.callback(path.unlink, missing_ok=True)
+    held.callback(sock.close)
+    return sock
+
+
+def _shown_url(sock: socket.socket) -> str:
+    """An address that works on this machine: every interface is shown as the loopback one."""
+    host, port = sock.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"

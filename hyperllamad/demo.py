@@ -1,0 +1,84 @@
+"""`hyperllamad --demo ENGINE`: from an empty machine to a model that answers.  Installs what is missing, then greets.
+
+Must not know how an engine is installed or a model converted; engines/install.py and store/demo.py do.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from hyperllamad.config import Config, ModelTable
+from hyperllamad.core.durations import FOREVER
+from hyperllamad.core.errors import BadRequestError, HyperLlamaError
+from hyperllamad.core.models import Format
+from hyperllamad.engines import base
+from hyperllamad.engines.homes import Homes
+from hyperllamad.engines.install import install
+from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.demo import NAME, ensure_demo
+from hyperllamad.supervision.gpus import default_variant
+from hyperllamad.supervision.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+async def prepare(config: Config, engine: str) -> Config:
+    """Install `engine` and the demo model where they are missing; the configuration with the demo model in it."""
+    if engine not in base.NAMES:
+        raise BadRequestError(f"no engine is called '{engine}'", hint=f"there are {', '.join(base.NAMES)}")
+    homes = Homes(config.paths.engines, config.engine)
+    if homes.current(engine) is None:
+        variant = config.engine_table(engine).variant or await default_variant()
+        await install(engine, variant=variant, homes=homes, table=config.engine_table(engine), on_progress=_say)
+    wanted = Format.GGUF if Format.GGUF in base.load(engine).formats else Format.SAFETENSORS
+    path = await ensure_demo(config.paths, wanted, on_progress=_say)
+    entry = ModelTable(name=NAME, path=str(path), engine=engine)
+    others = tuple(model for model in config.model if model.name != NAME)
+    return msgspec.structs.replace(config, model=(*others, entry))
+
+
+async def greet(catalog: Catalog, supervisor: Supervisor, url: str) -> None:
+    """Load the demo model and say how to talk to it; a failure is logged and the daemon stays up."""
+    began = time.monotonic()
+    model = catalog.resolve(NAME)
+    lease = supervisor.lease(model, keep_alive=FOREVER)
+    try:
+        upstream = await lease.granted()
+        title = upstream.engine.title
+    except HyperLlamaError as failure:
+        log.error("the demo model cannot be served: %s", failure)
+        return
+    finally:
+        lease.release()
+    message = '{"model": "%s", "messages": [{"role": "user", "content": "Hello!"}], "stream": false}' % NAME  # noqa: UP031
+    _print(f"""
+  Serving {NAME} with {title} at {url} (loaded in {time.monotonic() - began:.1f} s)
+
+  Try:
+    curl {url}/api/chat -d '{message}'
+    {_command("hyperllamactl")} ps
+
+  Ctrl-C stops it.
+""")
+
+
+def _say(phase: str, detail: str = "", done: int = 0, total: int = 0) -> None:
+    """One line for each step of an installation."""
+    amount = f" {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else ""
+    _print(f"  {phase}: {detail}{amount}" if detail or amount else f"  {phase}")
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _command(name: str) -> str:
+    """How to call a program that lies beside our own interpreter, from where the user stands."""
+    path = Path(sys.executable).with_name(name)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
