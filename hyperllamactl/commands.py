@@ -74,18 +74,24 @@ class Session:
             self.print((line if streams else msgspec.json.format(line)).decode())
 
     def follow(self, command: Command, each: Callable[[Reply], None]) -> None:
-        """Every line of a stream: as NDJSON, or progress to standard error and the others to `each`."""
+        """Every line of a stream: as NDJSON, or progress and the last words to standard error and the rest to `each`."""
         for line in self.client.stream(command):
             if self.json:
                 self.print(msgspec.json.encode(line).decode())
             elif isinstance(line, Progress):
                 self.talk.progress(line)
+            elif isinstance(line, Done):
+                self.talk.say(line.message)
             else:
                 each(line)
 
 
 def _names(names: Iterable[str]) -> str:
     return "\n".join(names)
+
+
+def _nothing(_: Reply) -> None:
+    """For commands that have no lines of their own."""
 
 
 def ps(session: Session, args: argparse.Namespace) -> None:
@@ -126,7 +132,7 @@ def load(session: Session, args: argparse.Namespace) -> None:
 
 
 def unload(session: Session, args: argparse.Namespace) -> None:
-    session.follow(Unload(model=args.model, now=args.now), _done(session))
+    session.follow(Unload(model=args.model, now=args.now), _nothing)
 
 
 def logs(session: Session, args: argparse.Namespace) -> None:
@@ -153,17 +159,9 @@ def engine_list(session: Session, args: argparse.Namespace) -> None:
 
 def engine_install(session: Session, args: argparse.Namespace) -> None:
     command = EngineInstall(name=args.name, version=args.engine_version, variant=args.variant)
-    session.follow(command, _done(session))
+    session.follow(command, _nothing)
 
 
 def engine_remove(session: Session, args: argparse.Namespace) -> None:
     command = EngineRemove(name=args.name, version=args.engine_version, variant=args.variant, force=args.force)
-    session.follow(command, _done(session))
-
-
-def _done(session: Session) -> Callable[[Reply], None]:
-    def each(line: Reply) -> None:
-        if isinstance(line, Done) and line.message:
-            session.talk.say(line.message)
-
-    return each
+    session.follow(command, _nothing)

@@ -61,7 +61,8 @@ class Talk:
         self._shown = ""
 
     def say(self, text: str) -> None:
-        if not self._quiet:
+        """A sentence that is no warning; an empty one is nothing."""
+        if text and not self._quiet:
             self._line(text)
 
     def warn(self, text: str) -> None:

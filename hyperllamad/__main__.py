@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from hyperllamactl import __version__
+from hyperllamad import __version__
 from hyperllamad import config as configuration
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 

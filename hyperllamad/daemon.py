@@ -22,8 +22,8 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from hyperllamad import __version__, listen
 from hyperllamad import demo as demonstration
-from hyperllamad import listen
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
 from hyperllamad.control.rooms import Rooms
@@ -76,7 +76,8 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
     async with anyio.create_task_group() as root:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
-        async with _door(create_control(rooms), [admin]), _door(create_front(catalog, supervisor, config, metrics), front):
+        front_app = create_front(catalog, supervisor, config, metrics, __version__)
+        async with _door(create_control(rooms), [admin]), _door(front_app, front):
             notifier.ready()
             notifier.status(f"serving {url}")
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))

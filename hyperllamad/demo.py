@@ -21,7 +21,7 @@ from hyperllamad.engines.homes import Homes
 from hyperllamad.engines.install import install
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.demo import NAME, ensure_demo
-from hyperllamad.supervision.gpus import default_variant
+from hyperllamad.packages import Progress
 from hyperllamad.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,7 @@ async def prepare(config: Config, engine: str) -> Config:
         raise BadRequestError(f"no engine is called '{engine}'", hint=f"there are {', '.join(base.NAMES)}")
     homes = Homes(config.paths.engines, config.engine)
     if homes.current(engine) is None:
-        variant = config.engine_table(engine).variant or await default_variant()
-        await install(engine, variant=variant, homes=homes, table=config.engine_table(engine), on_progress=_say)
+        await install(base.load(engine), homes=homes, table=config.engine_table(engine), on_progress=_say)
     wanted = Format.GGUF if Format.GGUF in base.load(engine).formats else Format.SAFETENSORS
     path = await ensure_demo(config.paths, wanted, on_progress=_say)
     entry = ModelTable(name=NAME, path=str(path), engine=engine)
@@ -67,10 +66,10 @@ async def greet(catalog: Catalog, supervisor: Supervisor, url: str) -> None:
 """)
 
 
-def _say(phase: str, detail: str = "", done: int = 0, total: int = 0) -> None:
+def _say(progress: Progress) -> None:
     """One line for each step of an installation."""
-    amount = f" {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else ""
-    _print(f"  {phase}: {detail}{amount}" if detail or amount else f"  {phase}")
+    amount = f" ({progress.total / 1e6:.0f} MB)" if progress.total else ""
+    _print(f"  {progress.phase}: {progress.detail}{amount}" if progress.detail else f"  {progress.phase}")
 
 
 def _print(text: str) -> None:

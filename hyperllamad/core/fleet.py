@@ -241,15 +241,15 @@ class Fleet:
         """
         slot = self._slots.get(wish.key)
         out: list[Action] = []
-        if slot is None or slot.state is State.FAILED:
-            if self._promised() >= self._max_models:
+        if slot is None or slot.state is State.FAILED:  # 1
+            if self._promised() >= self._max_models:  # 1b
                 victim = self._victim(older)
                 if victim is None:
                     return []
                 out += self._apply(victim, Order.DRAIN, now)
             out += self._promise(wish, now)
             slot = self._slots[wish.key]
-        if slot.state is State.WAITING and self._taken() < self._max_models:
+        if slot.state is State.WAITING and self._taken() < self._max_models:  # 2
             out += self._apply(slot, Order.START, now)
         return out
 

@@ -22,6 +22,7 @@ class Recipe:
     requirements: tuple[str, ...]  # with {version} to fill in
     disk: int  # bytes the finished home needs, as measured; checked (with a margin) before the first byte
     remove: tuple[str, ...] = ()  # packages to take out again afterwards
+    version: str = ""  # where this variant is released apart from the others; "" = Engine.version
     torch_backend: str = ""  # handed to uv when pip cannot find the right torch build
     self_test: tuple[str, ...] = ()  # arguments of the home's python; exit 0 = the home works
 
@@ -46,13 +47,24 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """What a child finds around it: the machine, and what the user allows engines to do (host.py reads it)."""
+
+    cpus: tuple[int, ...] = ()  # those the child may run on; () = not known
+    bfloat16: bool = False  # the CPU computes in it (AVX-512 BF16, AMX, Arm BF16); otherwise float32 is twice as fast
+    telemetry: bool = False  # [engines] telemetry
+    hub_access: bool = False  # [engines] hub_access
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where one child lives: made before it starts, removed after it ended."""
 
-    socket: str  # Unix socket the engine must listen on, under 108 bytes
+    socket: str  # Unix socket the engine must listen on, under 108 bytes; ends in ".sock", by which llama.cpp knows it
     tmp: str  # private TMPDIR
     cwd: str  # empty working directory
     cache: str  # compile caches, kept per engine home
+    host: Host = Host()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class Launch:
 class Explanation:
     """Why an engine ended, for people (cause, advice) and for the fleet (retry)."""
 
-    code: str  # "gpu_memory", "host_memory", "bad_argument", "unsupported", "weights", "missing", "crash", "killed", ...
+    code: str  # "gpu_memory", "host_memory", "bad_argument", "unsupported", "weights", "missing", "crash", ...
     cause: str  # one sentence in plain words
     hint: str = ""  # what to try
     retry: bool = True  # False: starting it again the same way would fail the same way

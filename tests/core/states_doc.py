@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyperllamad.core.instance import CRASH, DEADLINED, FATE, HAS_CHILD, HOLDS_PLACE, TABLE, Fact, Move, State
+from hyperllamad.core.instance import CRASH, DEADLINED, FATE, HAS_CHILD, HOLDS_PLACE, TABLE, Fact, Move, State, Target
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -18,6 +18,8 @@ MEANING = {
     State.FAILED: "gave up; kept so that the error can be read",
     State.GONE: "over",
 }
+
+ENDS: dict[Target, list[str]] = {CRASH: ["backoff", "failed"], FATE: ["gone", "backoff", "failed"]}
 
 HEAD = """\
 # The states of an instance
@@ -40,7 +42,7 @@ exit, in brackets: the end of the child leads there. DRAIN of a ready instance w
 
 def target(move: Move) -> str:
     """Where a move leads, in words: `stopping (crash)`."""
-    words = {CRASH: "crash", FATE: "fate"}
+    words: dict[Target, str] = {CRASH: "crash", FATE: "fate"}
     place = words.get(move.to, str(move.to))
     return f"{place} ({words.get(move.fate, str(move.fate))})" if move.to is State.STOPPING else place
 
@@ -51,12 +53,8 @@ def diagram() -> str:
     for state, row in TABLE.items():
         arrows: dict[str, list[str]] = {}
         for event, move in row.items():
-            ends = {
-                CRASH: [State.BACKOFF, State.FAILED],
-                FATE: [State.GONE, State.BACKOFF, State.FAILED],
-            }.get(move.to, [move.to])
-            for end in ends:
-                arrows.setdefault(str(end), []).append(event.name)
+            for end in ENDS.get(move.to, [str(move.to)]):
+                arrows.setdefault(end, []).append(event.name)
         lines += [f"    {state} --> {end}: {', '.join(events)}" for end, events in arrows.items() if end != state]
     return "\n".join([*lines, "    gone --> [*]", "```", ""])
 

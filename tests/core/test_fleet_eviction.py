@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.instance import Fact
 from tests.core.stage import A, B, C, D, Stage
@@ -27,6 +29,36 @@ def test_idle_leaves_before_busy() -> None:
     stage.want(2, B)
     stage.release(2)
     assert stage.want(3, C)[0] == "b stopping"
+
+
+def test_among_busy_ones_the_one_whose_last_request_came_first_leaves() -> None:
+    stage = Stage(max_models=2)
+    stage.load(A, B)
+    stage.want(1, B)
+    stage.later(1)
+    stage.want(2, A)
+    assert stage.want(3, C)[0] == "b draining"
+
+
+def test_the_end_of_a_request_is_a_use_too() -> None:
+    stage = Stage(max_models=2)
+    stage.load(A, B)
+    stage.want(1, A)
+    stage.later(1)
+    stage.want(2, B)
+    stage.release(2)
+    stage.later(1)
+    stage.release(1)
+    assert stage.want(3, C)[0] == "b stopping"
+
+
+def test_nobody_is_sent_away_where_the_time_of_another_is_over() -> None:
+    stage = Stage(max_models=2, keep_alive=300)
+    stage.load(A, B)
+    stage.keep(A, math.inf)
+    stage.now += 300
+    assert stage.want(1, C) == ["b stopping", "cut b", "term b", "c waiting"]
+    assert stage.state(A) == "ready"
 
 
 def test_a_busy_one_finishes_what_it_has_and_takes_no_more() -> None:

@@ -213,6 +213,18 @@ def test_a_crash_while_serving_cuts_the_requests_and_restarts_by_itself() -> Non
     assert stage.report(A, Fact.READY) == ["a ready"]
 
 
+def test_a_request_that_was_cut_has_nothing_to_do_with_the_next_life_of_its_model() -> None:
+    stage = Stage()
+    stage.load(A)
+    stage.want(1, A)
+    stage.report(A, Fact.EXITED)
+    stage.later(0.5)
+    stage.report(A, Fact.READY)
+    stage.want(2, A)
+    assert stage.release(1) == []
+    assert stage.view(A).leases == 1
+
+
 def test_a_crash_while_serving_that_would_repeat_fails() -> None:
     stage = Stage()
     stage.load(A)
@@ -335,6 +347,15 @@ def test_an_engine_that_is_not_ready_in_time_is_killed_and_fails() -> None:
         assert error.message == "the model was not ready within 1m40s: its engine is still starting"
         assert "load_timeout" in error.hint
     assert stage.want(3, A) == ["3 refused: load_timeout"]
+
+
+def test_who_waits_for_a_slow_engine_that_will_not_die_is_told_that_it_was_slow() -> None:
+    stage = Stage(load_timeout=100)
+    stage.want(1, A)
+    stage.later(5)
+    stage.want(2, A)
+    assert stage.later(100)[-1] == "2 refused: load_timeout"
+    assert "still starting" in stage.errors[2].message
 
 
 def test_an_engine_that_got_ready_while_it_was_killed_serves_nobody() -> None:

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hyperllamad.core.instance import Fact
+from tests.core.script import Ask, Birth, Meddling, Script
 from tests.core.stage import A, B, C, D
-from tests.core.world import Ask, Birth, Meddling, Script, World
+from tests.core.world import World
 
 KEYS = st.sampled_from([A, A, B, C, D])
 TIMES = st.integers(0, 150).map(float)

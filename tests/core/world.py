@@ -11,60 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, LoadFailedError, LoadTimeoutError
 from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse
 from hyperllamad.core.instance import HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.models import Key
+from tests.core.script import Ask, Birth, Meddling, Script
 
 LOAD, STOP, DRAIN, HELD = 60.0, 10.0, 40.0, 5.0  # seconds; the last is how long a failure answers for new requests
 ARRIVING = {State.WAITING, State.STARTING}
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A client: comes `at`, keeps its lease for `use`, but hangs up after `bears` whatever happens."""
-
-    at: float
-    key: Key
-    use: float
-    bears: float
-    keep_alive: float | None
-
-
-@dataclass(frozen=True)
-class Birth:
-    """What becomes of one child.  Seconds after its spawn, or after the signal; math.inf = never."""
-
-    ready: float = 5.0
-    turns: float = math.inf  # when `how` becomes true of it
-    how: Fact = Fact.EXITED  # or BROKEN, SICK
-    obeys: float = 1.0  # exits after TERM
-    dies: float = 0.1  # exits after KILL
-
-
-@dataclass(frozen=True)
-class Meddling:
-    """An administrator, or late news: `what` is unload, cut, retry, keep or the name of a Fact."""
-
-    at: float
-    what: str
-    key: Key
-    keep_alive: float = 0.0
-
-
-@dataclass(frozen=True)
-class Script:
-    max_models: int = 2
-    max_queue: int = 8
-    keep_alive: float = 30.0
-    restart_budget: int = 1
-    lag: float = 0.0  # by which every tick comes too late
-    asks: tuple[Ask, ...] = ()
-    births: tuple[Birth, ...] = (Birth(),)  # taken in turn
-    meddling: tuple[Meddling, ...] = ()
-    close_at: float = math.inf
 
 
 @dataclass
@@ -104,9 +61,9 @@ class World:
         self._born = self._asked = self._n = 0
         self.closed = False
         for ask in s.asks:
-            self.at(self.now + ask.at, lambda ask=ask: self.ask(ask))
+            self.at(self.now + ask.at, partial(self.ask, ask))
         for meddling in s.meddling:
-            self.at(self.now + meddling.at, lambda meddling=meddling: self.meddle(meddling))
+            self.at(self.now + meddling.at, partial(self.meddle, meddling))
         self.at(self.now + s.close_at, self.close)
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -269,6 +226,9 @@ class World:
         assert child is not None, "granted a dead child"
         assert child.ready, "granted a child that does not answer"
         assert not child.told, "granted a child that was told to exit"
+        assert all(other != key or n > lease for n, (other, _) in self.pending.items()), (
+            "somebody older waits for it too"
+        )
         self.open[lease] = key
         self.seen["grants"] += 1
         self.seen["grants at once"] += self.event == "want"

@@ -1,0 +1,95 @@
+"""The commands about engines: which homes there are, a new one, one less."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import anyio.to_thread
+
+from hyperllamactl import protocol
+from hyperllamactl.protocol import Progress
+from hyperllamad import packages
+from hyperllamad.control import views
+from hyperllamad.control.answer import Teller
+from hyperllamad.control.errors import InUseError, NotInstalledError
+from hyperllamad.control.reporting import Reporter, wait_reporting
+from hyperllamad.control.rooms import Rooms
+from hyperllamad.core.errors import BadRequestError
+from hyperllamad.engines import base
+from hyperllamad.engines import install as installer
+from hyperllamad.engines.base import Engine, Home
+
+
+def list_engines(rooms: Rooms, _: protocol.EngineList) -> protocol.Engines:
+    rows = []
+    for name in base.NAMES:
+        homes = [home for home in rooms.homes.all() if home.engine == name]
+        rows += views.engine(base.load(name), homes, rooms.homes.current(name))
+    return protocol.Engines(engines=rows)
+
+
+async def install(rooms: Rooms, command: protocol.EngineInstall, teller: Teller) -> protocol.Done:
+    """The install belongs to its command: a client that hangs up cancels it, and no half home is left."""
+    engine = _engine(command.name)
+    newest = Progress(phase="starting", detail=engine.title)
+    reporter = Reporter(teller, lambda: newest)
+
+    def on_progress(step: packages.Progress) -> None:
+        nonlocal newest
+        newest = Progress(phase=step.phase, detail=step.detail, done=step.done, total=step.total)
+        reporter.moved()
+
+    work = installer.install(
+        engine,
+        version=command.version,
+        variant=command.variant,
+        homes=rooms.homes,
+        table=rooms.config.engine_table(engine.name),
+        on_progress=on_progress,
+    )
+    home = await wait_reporting(work, reporter.run)
+    current = rooms.homes.current(engine.name)
+    # Another one stays in use where the configuration names it.
+    use = f"; {current.id} stays in use" if current and current.id != home.id else "; new instances run in it"
+    return protocol.Done(message=f"{engine.title} {home.version} ({home.variant}) is installed{use}")
+
+
+async def remove(rooms: Rooms, command: protocol.EngineRemove, teller: Teller) -> protocol.Done:
+    engine = _engine(command.name)
+    home, alone = _chosen(rooms, engine, command)
+    await teller.tell(Progress(phase="removing", detail=home.id))
+    if users := _users(rooms, home):
+        hint = f"unload first: {', '.join(users)}"
+        raise InUseError(f"{home.id} cannot be removed while {engine.title} runs", hint=hint)
+    # The only home goes when its engine is named; one that others could take the place of, only when it is insisted on.
+    await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=command.force or alone))
+    return protocol.Done(message=f"{home.id} is removed")
+
+
+def _engine(name: str) -> Engine:
+    if name not in base.NAMES:
+        raise BadRequestError(f"there is no engine '{name}'", hint=f"engines are: {', '.join(base.NAMES)}")
+    return base.load(name)
+
+
+def _chosen(rooms: Rooms, engine: Engine, command: protocol.EngineRemove) -> tuple[Home, bool]:
+    """The home that is meant, and whether it is the engine's only one."""
+    homes = [home for home in rooms.homes.all() if home.engine == engine.name]
+    meant = [home for home in homes if command.version in {"", home.version} and command.variant in {"", home.variant}]
+    if not meant:
+        what = " ".join(filter(None, (engine.title, command.version, command.variant)))
+        there = (
+            f"there are: {', '.join(home.id for home in homes)}" if homes else "`hyperllamactl engine list` shows all"
+        )
+        raise NotInstalledError(f"{what} is not installed", hint=there)
+    if len(meant) > 1:
+        ids = ", ".join(home.id for home in meant)
+        raise BadRequestError(
+            f"{engine.title} is installed more than once: {ids}", hint="say which: --version, --variant"
+        )
+    return meant[0], len(homes) == 1
+
+
+def _users(rooms: Rooms, home: Home) -> list[str]:
+    """Names of the models that may run in the home: rows name the engine only, and an older instance an older home."""
+    return [row.name for row in rooms.supervisor.rows() if row.engine == home.engine and row.pid]

@@ -1,0 +1,22 @@
+"""What the commands work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperllamad.config import Config
+from hyperllamad.engines.homes import Homes
+from hyperllamad.store.catalog import Catalog
+from hyperllamad.supervision.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms below and what is known of the daemon itself; nothing here is the admin door's own."""
+
+    config: Config
+    supervisor: Supervisor
+    catalog: Catalog
+    homes: Homes
+    started_at: float  # Unix time
+    url: str  # of the API

@@ -1,0 +1,196 @@
+"""The engine homes on disk: which there are, which of them is in use, and how one goes away.
+
+A home is a directory `ID/` with a virtual environment and, written last, `home.json`; without that file it is half a
+home and does not exist for anybody.  `current.json` beside them records per engine the home in use.  A `llama-server`
+on PATH is a home too.  Knows nothing of how homes are filled: that is install.py's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from hyperllamad.config import EngineTable
+from hyperllamad.core.errors import InstallFailedError
+from hyperllamad.engines import base
+from hyperllamad.engines.base import Home
+
+FILE, CURRENT = "home.json", "current.json"
+SYSTEM = "system"  # the variant of a program that came with the system
+
+
+class Homes:
+    """Every engine home under `root`.  Cheap to ask on every request: read again only when the directory changed."""
+
+    def __init__(self, root: Path, tables: Mapping[str, EngineTable]) -> None:
+        self.root = root
+        self._tables = tables
+        # The mutable state is these two: what was read, and the directory's age then.
+        self._read: tuple[Home, ...] = ()
+        self._stamp = -1
+
+    def all(self) -> tuple[Home, ...]:
+        """Homes of the engines that are enabled, in the order of preference; the one in use first, then the newest."""
+        self._refresh()
+        return tuple(home for home in self._read if self._table(home.engine).enabled)
+
+    def in_use(self) -> tuple[Home, ...]:
+        """The current home of each enabled engine that has one."""
+        return tuple(home for name in base.NAMES if (home := self.current(name)))
+
+    def current(self, engine: str) -> Home | None:
+        """The home new instances of `engine` run in: as the configuration states, else as recorded, else the newest."""
+        table = self._table(engine)
+        for home in self.all():
+            stated = table.version in {"", home.version} and table.variant in {"", home.variant}
+            if home.engine == engine and stated:
+                return home
+        return None
+
+    def use(self, home: Home) -> None:
+        """Record `home` as the one in use; instances that run already stay where they are."""
+        self._record({**self._recorded(), home.engine: home.id})
+
+    def remove(self, home: Home, *, force: bool = False) -> None:
+        """Delete a home: seconds of work, so call it in a thread.  Raises InstallFailedError.
+
+        Refused for the one in use unless `force`; whether instances still run in it the caller must know.
+        """
+        if home.variant == SYSTEM:
+            raise InstallFailedError(f"{home.path} came with the system", hint="remove its package instead")
+        if not force and home == self.current(home.engine):
+            others = [other.id for other in self.all() if other.engine == home.engine and other != home]
+            hint = f"{others[0]} would take its place" if others else "no other home of this engine is installed"
+            raise InstallFailedError(
+                f"{home.id} is in use", hint=f"{hint}; say so explicitly to remove it all the same"
+            )
+        with self.claim(home.id):
+            # Without home.json it is gone for everybody, should we be killed before the rest is.
+            (self.root / home.id / FILE).unlink(missing_ok=True)
+            if self._recorded().get(home.engine) == home.id:
+                self._record({name: id_ for name, id_ in self._recorded().items() if name != home.engine})
+            shutil.rmtree(self.root / home.id, ignore_errors=True)
+        self._stamp = -1
+
+    def finish(self, home: Home) -> None:
+        """Turn a filled directory into a home."""
+        write_atomically(self.root / home.id / FILE, msgspec.json.format(msgspec.json.encode(home)))
+        self._stamp = -1
+
+    def sweep(self) -> tuple[str, ...]:
+        """Delete what interrupted installs left behind, in a thread; the names of what went."""
+        gone = []
+        for directory in self._directories():
+            if (directory / FILE).exists():
+                continue
+            try:
+                with self.claim(directory.name):
+                    shutil.rmtree(directory, ignore_errors=True)
+            except InstallFailedError:
+                continue  # somebody fills it at this moment
+            gone.append(directory.name)
+        return tuple(gone)
+
+    @contextmanager
+    def claim(self, id_: str) -> Iterator[Path]:
+        """Be the only one, in any process, who fills or deletes home `id_`; its directory.
+
+        Raises InstallFailedError when somebody else is.  The lock goes with its process, however that ends.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / f".{id_}.lock"
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except BlockingIOError:
+                held = False
+            if not held:  # or its last holder deleted the file between our open and our lock
+                hint = "wait for it; `hyperllamactl engine list` shows when it is there"
+                raise InstallFailedError(f"{id_} is being installed or removed already", hint=hint)
+            try:
+                yield self.root / id_
+            finally:
+                path.unlink(missing_ok=True)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        try:
+            stamp = self.root.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        if stamp != self._stamp:
+            self._read = self._scan()
+            self._stamp = stamp
+
+    def _scan(self) -> tuple[Home, ...]:
+        recorded = self._recorded()
+        homes = [home for directory in self._directories() if (home := _load(directory))]
+        homes += filter(None, [_system_llama_server()])
+
+        def order(home: Home) -> tuple[int, bool, bool, float]:
+            in_use = recorded.get(home.engine) == home.id
+            return base.NAMES.index(home.engine), not in_use, home.variant != SYSTEM, -home.installed_at
+
+        return tuple(sorted(homes, key=order))
+
+    def _directories(self) -> Iterator[Path]:
+        """Those that are, or were to become, homes."""
+        prefixes = tuple(f"{name}-" for name in base.NAMES)
+        if self.root.is_dir():
+            yield from sorted(d for d in self.root.iterdir() if d.is_dir() and d.name.startswith(prefixes))
+
+    def _recorded(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode((self.root / CURRENT).read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def _record(self, current: Mapping[str, str]) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.root / CURRENT, msgspec.json.format(msgspec.json.encode(current)))
+        self._stamp = -1
+
+    def _table(self, engine: str) -> EngineTable:
+        return self._tables.get(engine) or EngineTable()
+
+
+def _load(directory: Path) -> Home | None:
+    """The home in `directory`; None when it is half a one, or its Python went away with a system upgrade."""
+    try:
+        home = msgspec.json.decode((directory / FILE).read_bytes(), type=Home)
+    except (OSError, msgspec.DecodeError):
+        return None
+    python = directory / "bin" / "python"
+    if home.engine not in base.NAMES or home.id != directory.name or not os.access(python, os.X_OK):
+        return None
+    return replace(home, path=str(directory), python=str(python))
+
+
+def _system_llama_server() -> Home | None:
+    if not (program := shutil.which("llama-server")):
+        return None
+    return Home(id="llama_cpp-system", engine="llama_cpp", version="", variant=SYSTEM, path=program)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole of `content` at `path`, or what was there before; also after a power cut."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,155 @@
+"""llama.cpp's server for GGUF files: a llama-server on PATH, or the one inside the xllamacpp wheel.
+
+Both get llama-server's options; for the wheel launchers/llama_server.py understands them.  What is known about it was
+seen with xllamacpp 2026.10.11549.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperllamad.core.errors import UnsupportedError
+from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
+from hyperllamad.engines import bodies, causes
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.causes import Rule
+from hyperllamad.engines.environment import python_engine
+
+LAUNCHER = Path(__file__).with_name("launchers") / "llama_server.py"
+PROMPT_CACHE = "1024"  # MiB of old prompts kept in memory; its own default, 8192, is as much as a small machine has
+
+_SAMPLER_LAST = 0xFFFFFFFF  # a seed of this value asks for a random one
+_PHASES = (
+    ("loading model", "weights"),
+    ("initializing, n_slots", "warming"),
+    ("initializing slots", "warming"),
+    ("warming up", "warming"),
+)
+_DAMAGED = "the file is damaged or incomplete: fetch the model again"
+_RULES = (
+    Rule(
+        r"failed to open GGUF file '([^']+)' \(No such file|gguf_init_from_file: failed to open '([^']+)'",
+        "missing",
+        "{0} does not exist",
+        "it was moved or deleted; `hyperllamactl list` shows the models that are here",
+    ),
+    Rule(r"failed to open GGUF file '([^']+)' \(([^)]+)\)", "missing", "{0} cannot be opened: {1}", "check its owner"),
+    Rule(r"invalid magic characters", "weights", "the file is not a GGUF file", _DAMAGED),
+    Rule(r"tensor '([^']+)' data is not within the file bounds", "weights", "the file ends before {0}", _DAMAGED),
+    Rule(
+        r"unknown model architecture: '([^']+)'",
+        "unsupported",
+        'it does not know models of architecture "{0}"',
+        "install a newer version of the engine",
+    ),
+    Rule(r"failed to read (?:key-value pairs|tensor info|header)", "weights", "the file's header ends early", _DAMAGED),
+    Rule(
+        r"cudaMalloc failed: out of memory|ggml_gallocr_reserve.*CUDA|failed to allocate CUDA\d+ buffer",
+        "gpu_memory",
+        "the GPU's memory does not suffice",
+        "unload other models, or give this one a smaller `context` or `parallel`",
+        retry=True,
+    ),
+    Rule(
+        r"failed to allocate (?:CPU )?buffer|unable to allocate \w+ buffer|failed to initialize the context",
+        "host_memory",
+        "the machine's memory does not suffice for the model and its context",
+        "unload other models, or give this one a smaller `context` or `parallel`",
+        retry=True,
+    ),
+    Rule(r"couldn't bind HTTP server socket", "address", "its socket was taken", retry=True),
+    Rule(
+        r"error: (?:unrecognized arguments: |invalid argument: |argument )(.*)",
+        "bad_argument",
+        "it does not take the argument {0}",
+        "correct `args` in engines.d/llama_cpp.toml or in the model's file",
+    ),
+    Rule(
+        r"error loading model: (.*)",
+        "weights",
+        "the model cannot be loaded: {0}",
+        "fetch the model again, or install a newer version of the engine",
+    ),
+)
+
+
+class LlamaCpp:
+    """See base.Engine."""
+
+    name = "llama_cpp"
+    title = "llama.cpp"
+    formats = frozenset({Format.GGUF})
+    version = "2026.10.11549"
+    variants = {  # noqa: RUF012  # as the protocol has it: read only
+        "cpu": Recipe(
+            requirements=("xllamacpp=={version}",),
+            disk=140_000_000,
+            self_test=("-c", "import xllamacpp; xllamacpp.CommonParams(); xllamacpp.Server"),
+        )
+    }
+    probe = Probe()
+
+    def refusal(self, model: Model, home: Home) -> str:  # noqa: ARG002
+        return "" if model.format in self.formats else "it reads GGUF files only"
+
+    def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
+        system = not home.python
+        argv = [home.path] if system else [home.python, str(LAUNCHER)]
+        argv += ["--model", model.path]
+        argv += ["--alias", bodies.served_name(model)]
+        argv += ["--host", place.socket]
+        argv += ["--ctx-size", str(settings.context * settings.parallel)]  # the slots share it out evenly
+        argv += ["--parallel", str(settings.parallel)]
+        argv += ["--jinja", "--metrics"]
+        if model.capabilities == {Capability.EMBEDDING}:
+            argv += ["--embeddings"]
+        env = _system_environment(place) if system else python_engine(home, place)
+        if not system:
+            argv += ["--cache-ram", PROMPT_CACHE]
+        return Launch((*argv, *settings.args), env | dict(settings.env), place.cwd)
+
+    def phase(self, line: str) -> str:
+        return next((phase for text, phase in _PHASES if text in line), "")
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        result = bodies.common(kind, body, model, settings)
+        if "repetition_penalty" in result:
+            result["repeat_penalty"] = result.pop("repetition_penalty")
+        if "seed" in result:
+            result["seed"] = min(int(result["seed"]) & _SAMPLER_LAST, _SAMPLER_LAST - 1)
+        if kind is Kind.COMPLETION and (wanted := result.pop("response_format", None)):
+            result |= _completion_schema(wanted)
+        return result
+
+    def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
+        return causes.explain(self.title, _RULES, code, lines)
+
+
+def _system_environment(place: Place) -> dict[str, str]:
+    """As variables what not every llama-server out there knows as an option: unknown variables do no harm."""
+    return {
+        "TMPDIR": place.tmp,
+        "XDG_CACHE_HOME": place.cache,
+        "LLAMA_CACHE": place.cache,
+        "LLAMA_ARG_CACHE_RAM": PROMPT_CACHE,
+        "LLAMA_ARG_UI": "0",
+        "LLAMA_ARG_NO_WEBUI": "1",
+        **({} if place.host.hub_access else {"LLAMA_OFFLINE": "1", "LLAMA_ARG_OFFLINE": "1"}),
+    }
+
+
+def _completion_schema(wanted: Any) -> dict[str, Any]:
+    """response_format in the words of llama.cpp's completion route, which has none of that name."""
+    match wanted:
+        case {"type": "json_object"}:
+            return {"json_schema": {"type": "object"}}
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return {"json_schema": schema}
+        case {"type": "text"}:
+            return {}
+    raise UnsupportedError("llama.cpp does not know this response_format", hint="use json_object or json_schema")
+
+
+ENGINE = LlamaCpp()

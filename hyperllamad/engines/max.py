@@ -1,0 +1,232 @@
+"""Modular MAX for Hugging Face directories, on a Unix socket through launchers/max_uds.py.
+
+What is known about it was seen with MAX 26.7.0 on two CPUs.  It ends the whole server for some requests that are merely
+wrong and ignores others in silence, so a body for it is built from a list of what it is known to honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hyperllamad.core.errors import UnsupportedError
+from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
+from hyperllamad.engines import bodies, causes
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.causes import Rule
+from hyperllamad.engines.environment import python_engine
+
+LAUNCHER = Path(__file__).with_name("launchers") / "max_uds.py"
+SMALLEST_CONTEXT = 2048  # tokens; from there only doublings, because every new length is compiled anew (a minute)
+MOST_LOGPROBS = 7
+FIXED_SEED = 1  # its seed 0 means a random one
+
+_ANY = (
+    {"model", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "stream_options"}
+    | {"repetition_penalty", "presence_penalty", "frequency_penalty"}
+    | {"min_tokens", "stop_token_ids", "ignore_eos", "logprobs", "return_token_ids"}
+)
+_HONOURED = {
+    Kind.CHAT: _ANY
+    | {"messages", "tools", "tool_choice", "top_logprobs", "chat_template_kwargs", "reasoning_effort"}
+    | {"response_format"},
+    Kind.COMPLETION: _ANY | {"prompt"},
+    Kind.EMBED: frozenset({"model", "input", "encoding_format", "dimensions"}),
+}
+_PHASES = (
+    ("Initializing model pipeline", "weights"),
+    ("Building model graph", "compiling"),
+    ("Compiling", "compiling"),
+    ("Still compiling", "compiling"),
+    ("compiling, and initializing", "compiling"),
+    ("Model pipeline initialized", "warming"),
+    ("Starting server", "starting"),
+)
+_READY = "Server ready"
+_ON_CPU = "devices: cpu["
+_LESS_MEMORY = "unload other models, or give this one a smaller `context` or `parallel`"
+_DAMAGED = "the files are damaged or incomplete: fetch the model again"
+_RULES = (
+    Rule(
+        r"compatible weights cannot be found for '(\w+)'",
+        "weights",
+        "the model's directory holds no weights that it can read as {0}",
+        _DAMAGED,
+    ),
+    Rule(
+        r"Architecture '(\w+)' not found in registry",
+        "unsupported",
+        "it does not know the architecture {0}",
+        "install a newer version of the engine, or choose another engine for the model",
+    ),
+    Rule(
+        r"provided max_length \((\d+)\) exceeds .*max_position_embeddings \((\d+)\)",
+        "context",
+        "a context of {0} tokens is more than the {1} the model was trained for",
+        "set a smaller `context` for this model",
+    ),
+    Rule(
+        r"No such option '?(--[\w-]+)|Invalid value for '?(--[\w-]+)",
+        "bad_argument",
+        "it does not take the argument {0}",
+        "correct `args` in engines.d/max.toml or in the model's file",
+    ),
+    Rule(
+        r"enable_structured_output is not currently supported on CPU",
+        "bad_argument",
+        "--enable-structured-output needs a GPU",
+        "take it out of `args`",
+    ),
+    Rule(
+        r"out-of-vocabulary token_id",
+        "crash",
+        "the model computed a token that does not exist: its weights are damaged, or this engine reads them wrongly",
+        "fetch the model again, or choose another engine for it",
+    ),
+    Rule(
+        r"Model size exceeds available memory \((\S+ ?\S+) > (\S+ ?\S+)\)",
+        "gpu_memory",
+        "the model takes {0} and {1} of memory are free",
+        _LESS_MEMORY,
+        retry=True,
+    ),
+    Rule(
+        r"kv cache memory use exceeds available memory|Insufficient cache memory|GPU ran out of memory",
+        "gpu_memory",
+        "the memory does not suffice for the model and its context",
+        _LESS_MEMORY,
+        retry=True,
+    ),
+    Rule(
+        r"Worker crashed \(Killed\)",
+        "killed",
+        "its worker was killed, most likely because the machine ran out of memory",
+        _LESS_MEMORY,
+        retry=True,
+    ),
+)
+_WHILE_LOADING = Rule(
+    r"Worker crashed \((Segmentation fault|Bus error)\)",
+    "weights",
+    "its worker crashed while it read the weights ({0})",
+    _DAMAGED,
+)
+_WHILE_SERVING = Rule(
+    r"Worker crashed \(([^)]+)\)", "crash", "its worker crashed ({0})", "`hyperllamactl logs` shows more", retry=True
+)
+
+
+class Max:
+    """See base.Engine."""
+
+    name = "max"
+    title = "MAX"
+    formats = frozenset({Format.SAFETENSORS})
+    version = "26.7.0"
+    variants = {  # noqa: RUF012  # as the protocol has it: read only
+        variant: Recipe(
+            requirements=("max[serve]=={version}",),
+            disk=1_300_000_000,
+            self_test=("-c", "import max._entrypoints.pipelines"),
+        )
+        for variant in ("cpu", "cuda")  # one wheel for both
+    }
+    probe = Probe()
+
+    def refusal(self, model: Model, home: Home) -> str:
+        if model.format not in self.formats:
+            return "it reads no GGUF files without a directory of their own"
+        if model.capabilities == {Capability.EMBEDDING}:
+            return "its embeddings are not normalised"
+        if home.architectures and model.architecture not in home.architectures:
+            without_gpu = " without a GPU" if home.device == "cpu" else ""
+            return f"version {home.version} does not run the architecture {model.architecture}{without_gpu}"
+        return ""
+
+    def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
+        cpu = settings.device == "cpu"
+        argv = [home.python, str(LAUNCHER), place.socket, "serve"]
+        argv += ["--model", model.path]
+        argv += ["--served-model-name", bodies.served_name(model)]
+        argv += ["--host", "127.0.0.1"]
+        argv += ["--devices", "cpu" if cpu else "gpu:0"]
+        argv += ["--max-length", str(_compiled_context(model, settings))]
+        argv += ["--max-batch-size", str(settings.parallel)]
+        argv += ["--enable-penalties", "--enable-min-tokens"]
+        # On a CPU it computes in float32 or in a few GGUF types; bfloat16 weights are read into float32.
+        argv += ["--quantization-encoding", "float32"] if cpu else ["--enable-structured-output"]
+        env = python_engine(home, place) | {
+            "MODULAR_CACHE_DIR": f"{place.cache}/modular",
+            "MAX_SERVE_METRIC_RECORDING_METHOD": "ASYNCIO",  # metrics on the same socket instead of port 8001
+        }
+        if not place.host.telemetry:
+            env |= {"OTEL_SDK_DISABLED": "true", "MODULAR_TELEMETRY_ENABLED": "false"}
+        return Launch((*argv, *settings.args), env | dict(settings.env), place.cwd)
+
+    def phase(self, line: str) -> str:
+        return next((phase for text, phase in _PHASES if text in line), "")
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        _refuse(body, settings)
+        result = bodies.common(kind, body, model, settings)
+        result = {key: value for key, value in result.items() if key in _HONOURED[kind]}
+        if result.get("seed") == 0:
+            result["seed"] = FIXED_SEED
+        _check_logprobs(kind, result)
+        _check_ids(result.get("prompt"), model)
+        return result
+
+    def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
+        served = any(_READY in line for line in lines)
+        worker = (_WHILE_SERVING,) if served else (_WHILE_LOADING, _WHILE_SERVING)
+        explanation = causes.explain(self.title, (*_RULES, *worker), code, lines)
+        if explanation.code == "gpu_memory" and any(_ON_CPU in line for line in lines):
+            return replace(explanation, code="host_memory")
+        return explanation
+
+
+def _compiled_context(model: Model, settings: Settings) -> int:
+    length = SMALLEST_CONTEXT
+    while length < settings.context:
+        length *= 2
+    return min(length, model.context_length or length)
+
+
+def _refuse(body: dict[str, Any], settings: Settings) -> None:
+    """What it would ignore in silence, or die of."""
+    wanted = body.get("response_format") or {"type": "text"}
+    if wanted.get("type") != "text" and settings.device == "cpu":
+        hint = "run the model on vLLM or llama.cpp, or on a GPU"
+        raise UnsupportedError("MAX cannot keep to a format without a GPU", hint=hint)
+    if body.get("echo"):
+        raise UnsupportedError("MAX cannot repeat the prompt (`echo`)")
+    if body.get("n", 1) not in {1, None}:
+        raise UnsupportedError("MAX gives one answer to a request (`n`)")
+    if body.get("logit_bias"):
+        raise UnsupportedError("MAX takes no `logit_bias`")
+    if body.get("tool_choice") not in (None, "auto", "none"):  # or a dict that names one
+        raise UnsupportedError("MAX cannot be made to call a tool (`tool_choice`)")
+
+
+def _check_logprobs(kind: Kind, body: dict[str, Any]) -> None:
+    asked = body.get("top_logprobs" if kind is Kind.CHAT else "logprobs") or 0
+    if asked > MOST_LOGPROBS:
+        raise UnsupportedError(f"MAX gives at most {MOST_LOGPROBS} alternatives to a token, not {asked}")
+
+
+def _check_ids(prompt: object, model: Model) -> None:
+    """A token it does not have ends the server, so none goes there unless it is known to exist."""
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], str):
+        return
+    ids = [token for part in prompt for token in (part if isinstance(part, list) else [part])]
+    size = next((n for key, n in model.info.items() if key.endswith(".vocab_size") and isinstance(n, int)), 0)
+    if not size:
+        raise UnsupportedError("MAX takes prompts as text only for this model", hint="send the text, not token ids")
+    for token in ids:
+        if type(token) is not int or not 0 <= token < size:
+            raise UnsupportedError(f"{token!r} is no token of this model", hint=f"its tokens are 0 to {size - 1}")
+
+
+ENGINE = Max()

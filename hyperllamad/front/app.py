@@ -1,0 +1,87 @@
+"""The front door, put together: Quart with its routes, and around it the layers that look at every request first.
+
+From the outside in: RequestScope (owns what a request holds, tells of it), Cors, HostCheck, Quart.  A new dialect is a
+file with a class like OllamaRoutes and a line in `create_app`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException
+
+from hyperllamad.config import Config
+from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.front import replies
+from hyperllamad.front.asgi import App
+from hyperllamad.front.cors import Cors, Origins
+from hyperllamad.front.hosts import HostCheck, is_loopback
+from hyperllamad.front.meta import MetaRoutes
+from hyperllamad.front.ollama import OllamaRoutes
+from hyperllamad.front.ollama_models import OllamaModelRoutes
+from hyperllamad.front.ports import Catalog, Services, Supervisor
+from hyperllamad.front.request_scope import RequestScope, record
+from hyperllamad.front.routing import Routes
+from hyperllamad.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 256 * 1024 * 1024  # bytes; a chat with many images fits, a mistake does not fill the memory
+BODY_PATIENCE = 300  # seconds for the whole body of a request to arrive
+
+
+def create_app(catalog: Catalog, supervisor: Supervisor, config: Config, metrics: Metrics, version: str) -> App:
+    """The ASGI app for port 11434; `version` is ours."""
+    services = Services(catalog, supervisor, config, metrics, version)
+    app = quart_app(services)
+    routes = Routes(app)
+    inner = cast("App", app)
+    if is_loopback(config.server.address[0]):
+        inner = HostCheck(inner, routes.allow_header)
+    return RequestScope(Cors(inner, Origins(config.server.origins), routes.allow_header), metrics)
+
+
+def quart_app(services: Services) -> Quart:
+    """Only the routes, for tests that need Quart itself."""
+    app = Quart("hyperllamad", static_folder=None)
+    Routes.install(app)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.config["BODY_TIMEOUT"] = BODY_PATIENCE
+    app.config["RESPONSE_TIMEOUT"] = None  # an answer may stream for hours
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(HyperLlamaError, _failure)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _our_fault)
+    server = f"hyperllamad/{services.version}"
+
+    @app.before_request
+    async def note_route() -> None:
+        if request.url_rule is not None:
+            record().route = request.url_rule.rule
+
+    @app.after_request
+    async def say_who(response: Response) -> Response:
+        response.headers["Server"] = server
+        return response
+
+    for dialect in (MetaRoutes, OllamaRoutes, OllamaModelRoutes):
+        app.register_blueprint(dialect(services).blueprint())
+    return app
+
+
+async def _failure(found: HyperLlamaError) -> Response:
+    record().error = replies.text_of(found)
+    return replies.failure(found)
+
+
+async def _http_error(found: HTTPException) -> Response:
+    """What Quart itself refuses: a body that is too large or never ends."""
+    return replies.error((found.description or found.name).lower(), found.code or 500)
+
+
+async def _our_fault(fault: Exception) -> Response:
+    log.error("a request failed", exc_info=fault)
+    record().error = replies.OUR_FAULT
+    return replies.error(replies.OUR_FAULT, 500)

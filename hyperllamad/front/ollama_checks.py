@@ -1,0 +1,71 @@
+"""What must hold before an engine is asked, in Ollama's order and Ollama's words (spec 2.1, 5.4, 5.9, 6).
+
+Pure but for the catalog.  Every function raises; none returns a verdict.
+"""
+
+from __future__ import annotations
+
+from hyperllamad.core.errors import BadRequestError, HyperLlamaError, ModelNotFoundError, UnsupportedError
+from hyperllamad.core.models import Capability, Model
+from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest
+from hyperllamad.front.ports import Catalog
+
+REMOTE_MODEL, REMOTE_DETAILS = "remote model is unavailable", "remote model details are unavailable"
+
+
+class CloudDisabledError(HyperLlamaError):
+    """The name means a model in Ollama's cloud; this server runs models here only."""
+
+    code = "cloud_disabled"
+    status = 403
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"ollama cloud is disabled: {what}")
+
+
+def find(catalog: Catalog, text: str, *, remote: str = REMOTE_MODEL) -> Model:
+    """The model a client means by `text`; raises InvalidNameError, ModelNotFoundError, CloudDisabledError.
+
+    `m:local` insists on a model of this machine, `m:cloud` and `m:tag-cloud` mean one that is not.
+    """
+    name, _, tag = text.strip().rpartition(":")
+    local, cloud = tag == "local" and name, (tag == "cloud" or tag.endswith("-cloud")) and name
+    if (local and name.endswith((":cloud", "-cloud"))) or (cloud and name.endswith(":local")):
+        raise BadRequestError(f'use either :local or :cloud, not both: "{text}"')
+    if cloud:
+        raise CloudDisabledError(remote)
+    if not local:
+        return catalog.resolve(text)
+    try:
+        return catalog.resolve(name)
+    except ModelNotFoundError:
+        raise ModelNotFoundError(text) from None
+
+
+def top_logprobs(request: Asked) -> None:
+    if not 0 <= request.top_logprobs <= 20:
+        raise BadRequestError("top_logprobs must be between 0 and 20")
+
+
+def raw_conflicts(request: ChatRequest | GenerateRequest) -> None:
+    if not isinstance(request, GenerateRequest) or not request.raw:
+        return
+    if request.template or request.system or request.context:
+        raise BadRequestError("raw mode does not support template, system, or context")
+
+
+def capabilities(request: ChatRequest | GenerateRequest, model: Model) -> None:
+    """Thinking, then the route itself, then the rest; the client's own spelling of the name in the first two."""
+    name, able = request.asked_model, model.capabilities
+    if request.think and Capability.THINKING not in able:
+        raise UnsupportedError(f'"{name}" does not support thinking')
+    if Capability.COMPLETION not in able:
+        verb = "chat" if isinstance(request, ChatRequest) else "generate"
+        raise UnsupportedError(f'"{name}" does not support {verb}')
+    wanted = []
+    if isinstance(request, ChatRequest) and request.tools:
+        wanted.append(Capability.TOOLS)
+    if isinstance(request, GenerateRequest) and request.suffix:
+        wanted.append(Capability.INSERT)
+    if missing := [capability.value for capability in wanted if capability not in able]:
+        raise UnsupportedError(f"{model.name.full} does not support {chr(10).join(missing)}")

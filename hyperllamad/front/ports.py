@@ -1,0 +1,122 @@
+"""What the front needs of the rooms below it, as types: the daemon hands in the real ones, tests their fakes.
+
+Nothing here does anything.  The owners of the real things are supervision (Supervisor, Lease, Upstream, Row) and
+store (Catalog).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from hyperllamad.config import Config
+from hyperllamad.core.instance import State
+from hyperllamad.core.models import Model, Settings
+from hyperllamad.engines.base import Engine
+from hyperllamad.telemetry import Metrics
+
+
+class Died(Protocol):
+    """Set when the engine's process is gone."""
+
+    def is_set(self) -> bool: ...
+    async def wait(self) -> object: ...
+
+
+class Upstream(Protocol):
+    """A running engine, as far as a request may use it."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def model(self) -> Model: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def name(self) -> str:
+        """What the model is called inside the engine."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """Speaks to the engine's socket; every URL begins with http://engine."""
+
+    @property
+    def died(self) -> Died: ...
+    def explain(self) -> str:
+        """Why the engine ended, or why its answers were cut off; "" while neither has happened."""
+
+
+class Lease(Protocol):
+    """A request's right to an engine."""
+
+    async def granted(self) -> Upstream:
+        """Wait for the engine; raises HyperLlamaError when it does not come."""
+
+    def release(self) -> None:
+        """Give it back, granted or not; again does nothing."""
+
+
+class Row(Protocol):
+    """One instance, as much of it as the API shows."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def processor(self) -> str:
+        """ "100% CPU" or "100% GPU"."""
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def until(self) -> float | None:
+        """Unix seconds; None = for ever."""
+
+
+class Supervisor(Protocol):
+    """Gives engines to requests."""
+
+    @property
+    def closing(self) -> bool:
+        """Shutting down: nothing new is taken."""
+
+    def lease(self, model: Model, *, keep_alive: float | None = None) -> Lease:
+        """Ask for an engine; raises NoEngineError."""
+
+    def keep(self, model: Model, keep_alive: float) -> bool: ...
+    def rows(self) -> Sequence[Row]: ...
+
+
+class Catalog(Protocol):
+    """Knows the models on disk."""
+
+    def list(self) -> Sequence[Model]:
+        """Newest first."""
+
+    def resolve(self, text: str) -> Model:
+        """The model of that name; raises InvalidNameError, ModelNotFoundError, LoadFailedError (there but broken)."""
+
+
+class Wire(Protocol):
+    """Writes chunks of a response body past the web framework; see listen.Wire for when that is sound."""
+
+    async def write(self, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route may ask."""
+
+    catalog: Catalog
+    supervisor: Supervisor
+    config: Config
+    metrics: Metrics
+    version: str  # ours, not Ollama's

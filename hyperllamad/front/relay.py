@@ -1,0 +1,195 @@
+"""From a lease to the chunks of an engine's answer, and every way that can go wrong turned into one of our errors.
+
+Owns the HTTP exchange with the engine.  Knows OpenAI's routes and stream, and no dialect of clients: those translate
+the chunks.  A stream that ends is either finished (a finish reason and `[DONE]`) or raises; it never ends silently.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import anyio
+import msgspec
+
+from hyperllamad.core.errors import EngineDiedError, EngineRefusedError, HyperLlamaError
+from hyperllamad.core.models import Kind, Model
+from hyperllamad.front import engine_wire, request_scope
+from hyperllamad.front.ports import Services, Upstream
+from hyperllamad.front.sse import EventLines, EventTooLongError
+
+ENGINE = "http://engine"
+DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one (facts, section 5)
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)  # an answer may take as long as it likes
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_LOST = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class EngineFaultError(HyperLlamaError):
+    """The engine lives, but what it answered is not an answer."""
+
+    code = "engine_fault"
+
+
+async def lease(services: Services, model: Model, keep_alive: float | None) -> Upstream:
+    """An engine for the current request, held until the request ends; raises HyperLlamaError.
+
+    The release is registered before the wait: a client may hang up between the grant and our waking up.
+    """
+    wish = services.supervisor.lease(model, keep_alive=keep_alive)
+    request_scope.held().callback(wish.release)
+    upstream = await wish.granted()
+    request_scope.record().engine = upstream.settings.engine
+    return upstream
+
+
+async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> EngineStream:
+    """Begin an answer; `held` closes the engine's response, which makes the engine stop.
+
+    Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
+    """
+    body = upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+    payload = msgspec.json.encode(body)
+    asked = time.perf_counter_ns()
+    response = await _post(upstream, kind.value, payload)
+    held.callback(response.close)
+    if response.status != 200:
+        raise await _refusal(upstream, response)
+    return EngineStream(upstream, response.content, asked)
+
+
+async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
+    if upstream.session.closed:  # between the grant and now
+        raise await _failure(upstream, "the connection to it was closed")
+    try:
+        return await upstream.session.post(ENGINE + path, data=payload, headers=_HEADERS, timeout=_TIMEOUT)
+    except _LOST as lost:
+        raise await _failure(upstream, f"the connection to it was lost: {lost}") from lost
+
+
+async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> HyperLlamaError:
+    """What to tell of an answer that is not 200: as in Ollama its whole body, with its status."""
+    try:
+        text = (await response.read()).decode(errors="replace").strip()
+    except _LOST as lost:
+        return await _failure(upstream, f"the connection to it was lost: {lost}")
+    if response.status in {500, 503}:  # what a dying engine answers; a healthy one may, too
+        await _wait_death_known(upstream)
+        if _ended(upstream):
+            return _death(upstream)
+    status = response.status if response.status >= 400 else 500
+    return EngineRefusedError(text or f"the engine answered {response.status} without a word", status=status)
+
+
+async def _wait_death_known(upstream: Upstream) -> None:
+    """Give supervision the moment it needs to notice that the engine has ended, if that is what happened."""
+    if not _ended(upstream):
+        with anyio.move_on_after(DEATH_KNOWN):
+            await upstream.died.wait()
+
+
+def _ended(upstream: Upstream) -> bool:
+    """The engine has ended, or its answers were cut off on purpose."""
+    return upstream.died.is_set() or bool(upstream.explain())
+
+
+async def _failure(upstream: Upstream, seen: str) -> HyperLlamaError:
+    """Why an answer broke off: the engine's own end if that is it, else what was `seen`."""
+    await _wait_death_known(upstream)
+    if _ended(upstream):
+        return _death(upstream)
+    return EngineFaultError(f"an error was encountered while running the model: {upstream.engine.title}: {seen}")
+
+
+def _death(upstream: Upstream) -> EngineDiedError:
+    # The words before the colon are Ollama's.
+    why = upstream.explain() or "it ended without saying why"
+    return EngineDiedError(f"an error was encountered while running the model: {upstream.engine.title}: {why}")
+
+
+class EngineStream:
+    """The chunks of one answer as they arrive, and what the engine said about the whole."""
+
+    def __init__(self, upstream: Upstream, content: aiohttp.StreamReader, asked: int) -> None:
+        self.upstream = upstream
+        self.asked = asked  # perf_counter_ns when the request went to the engine
+        self.finish_reason = ""
+        self.usage: engine_wire.Usage | None = None
+        self.timings: engine_wire.Timings | None = None
+        self.metrics: engine_wire.RequestMetrics | None = None
+        self._content = content
+        self._lines = EventLines()
+        self._done = False
+        self._fault: HyperLlamaError | str = ""  # found behind good chunks: raised at the next read
+
+    async def read(self) -> list[engine_wire.Chunk]:
+        """The chunks that arrived together; [] when the answer is finished.
+
+        Raises EngineDiedError, EngineRefusedError (it gave up and said why) or EngineFaultError.
+        """
+        while not self._fault and not self._done:
+            try:
+                data = await self._content.readany()
+            except _LOST as lost:
+                raise await _failure(self.upstream, f"the answer was cut off: {lost}") from lost
+            if not data:
+                raise await _failure(self.upstream, "the answer was cut off")
+            if chunks := self._take(data):
+                return chunks
+        if isinstance(self._fault, HyperLlamaError):
+            await _wait_death_known(self.upstream)
+            raise _death(self.upstream) if _ended(self.upstream) else self._fault
+        if self._fault:
+            raise await _failure(self.upstream, self._fault)
+        return []
+
+    def _take(self, data: bytes) -> list[engine_wire.Chunk]:
+        """The chunks in `data`, up to the end or the first fault."""
+        chunks: list[engine_wire.Chunk] = []
+        decode = engine_wire.chunk
+        try:
+            for payload in self._lines.feed(data):
+                if payload == b"[DONE]":
+                    self._finish()
+                    break
+                chunk = decode(payload)
+                if chunk.error is not None:
+                    self._fault = _said(chunk.error)
+                    break
+                self._note(chunk)
+                chunks.append(chunk)
+        except (msgspec.DecodeError, UnicodeDecodeError, EventTooLongError) as unreadable:
+            self._fault = f"it sent what cannot be read: {unreadable}"
+        return chunks
+
+    def _note(self, chunk: engine_wire.Chunk) -> None:
+        if chunk.choices and (reason := chunk.choices[0].finish_reason):
+            self.finish_reason = reason
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if chunk.timings is not None:
+            self.timings = chunk.timings
+        if chunk.metrics is not None:
+            self.metrics = chunk.metrics
+
+    def _finish(self) -> None:
+        if not self.finish_reason:
+            self._fault = "the answer ended without a reason"
+        elif self.finish_reason in {"abort", "error"}:
+            self._fault = f"it gave the answer up ({self.finish_reason})"
+        else:
+            self._done = True
+
+
+def _said(error: msgspec.Raw) -> HyperLlamaError | str:
+    """An error event: the engine's own words, with the status it gave when it gave one."""
+    try:
+        said = engine_wire.error_body(error)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(error).decode(errors="replace")
+    if isinstance(said, str):
+        return said or "it gave the answer up"
+    status = int(said.code) if str(said.code).isdecimal() and 400 <= int(said.code or 0) < 600 else 500
+    return EngineRefusedError(said.message or "it gave the answer up", status=status)

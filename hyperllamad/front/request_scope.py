@@ -1,0 +1,109 @@
+"""One HTTP request from its first to its last moment: what it holds, and what is told of it afterwards.
+
+The ASGI call owns what a request holds (its lease, the engine's response): everything is released when the call ends,
+however it ends.  A handler or the generator of its body must not own them: a body that was never started runs no
+`finally`, and one request in ten that hang up early would leak its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import cast
+
+from quart import request
+
+from hyperllamad.front.asgi import App, Message, Receive, Scope, Send
+from hyperllamad.telemetry import Metrics, fields
+
+log = logging.getLogger(__name__)
+
+_HELD, _RECORD = "hyperllama.held", "hyperllama.record"
+CLIENT_GONE = 499  # nobody sees this status but the log and the metrics; nginx began it, Ollama uses it too
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of a request; routes fill it in, RequestScope tells it at the end.  Times: perf_counter_ns."""
+
+    arrived: int = field(default_factory=time.perf_counter_ns)
+    route: str = "other"  # the rule of the route, so that metrics stay bounded
+    model: str = ""
+    engine: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token: int = 0  # when it came; 0 = it has not
+    error: str = ""
+    inference: bool = False  # worth a line in the log
+    status: int = 0
+    finished: bool = False
+    gone: bool = False  # the client went before the end
+
+
+def held() -> AsyncExitStack:
+    """What the current request holds."""
+    return cast("AsyncExitStack", request.scope[_HELD])  # type: ignore[literal-required]
+
+
+def record() -> Record:
+    """What is known of the current request."""
+    return cast("Record", request.scope[_RECORD])  # type: ignore[literal-required]
+
+
+class RequestScope:
+    """The outermost layer: holds, measures and tells."""
+
+    def __init__(self, inner: App, metrics: Metrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._inner(scope, receive, send)
+        if scope["type"] != "http":  # no route is a WebSocket
+            return await send({"type": "websocket.close", "code": 1000})
+        told = Record()
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told.status = message["status"]
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                told.finished = True
+
+        try:
+            async with AsyncExitStack() as stack:
+                scope[_HELD], scope[_RECORD] = stack, told
+                await self._inner(scope, receive, watched)
+        finally:
+            self._tell(scope, told)
+
+    def _tell(self, scope: Scope, told: Record) -> None:
+        seconds = (time.perf_counter_ns() - told.arrived) / 1e9
+        gone = told.gone or not told.finished
+        status = told.status if told.finished or told.status >= 400 else CLIENT_GONE
+        self._metrics.request(told.route, status, seconds)
+        first = (told.first_token - told.arrived) / 1e9 if told.first_token else None
+        if told.inference and told.model:
+            self._metrics.tokens(told.model, prompt=told.prompt_tokens, completion=told.completion_tokens)
+            if first is not None:
+                self._metrics.first_token(told.model, first)
+        log.log(
+            logging.INFO if told.inference else logging.DEBUG,
+            "request",
+            extra=fields(
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                model=told.model or None,
+                engine=told.engine or None,
+                prompt_tokens=told.prompt_tokens or None,
+                tokens=told.completion_tokens or None,
+                ttft=first,
+                duration=seconds,
+                client="gone" if gone else None,
+                error=told.error or None,
+            ),
+        )

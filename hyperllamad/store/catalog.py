@@ -1,0 +1,125 @@
+"""Which models there are and under which names.  Owns what is known of the disk; changes nothing on it.
+
+Models come from three places; where two have the same name, the first of these wins:
+1. files of models.d: a path (absolute, from ~, or below the store) or, without one, settings for a model found below;
+2. the store itself, `models` in the state directory, laid out as store/layout.py says;
+3. the directories of `[models] directories`, one level deep.
+
+The mutable state is the survey (what lies where) and the looks (what files said when they were last read).  Both are
+believed as long as the directories and files they came from are unchanged: asking costs a few stat calls.  The first
+look at a large vocabulary takes up to 0.1 s: call list() once before requests are taken, in a worker thread if there
+may be many models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hyperllamad.config import ModelsTable, ModelTable, Paths
+from hyperllamad.core.errors import HyperLlamaError, LoadFailedError, ModelNotFoundError
+from hyperllamad.core.models import Model
+from hyperllamad.core.names import ModelName
+from hyperllamad.store import layout
+from hyperllamad.store.inspect import inspect
+from hyperllamad.store.layout import Problem
+from hyperllamad.store.survey import Place, Stamp, Survey, settled, stamp, survey
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a place's files said: a model, or why there is none."""
+
+    place: Place
+    files: tuple[Path, ...]
+    stamp: Stamp | None
+    result: Model | HyperLlamaError
+
+
+class Catalog:
+    """The models on disk by name.  Plain calls, to be made by one thread at a time."""
+
+    def __init__(self, paths: Paths, models: ModelsTable, entries: Sequence[ModelTable]) -> None:
+        self._store = paths.models
+        self._defaults = models
+        self._entries = tuple(entries)
+        self._directories = tuple(Path(directory).expanduser() for directory in models.directories)
+        self._survey: Survey | None = None
+        self._looks: dict[str, _Look] = {}
+
+    def list(self) -> tuple[Model, ...]:
+        """Every usable model, the most recently changed first.  Broken ones are left out: see problems()."""
+        found = (self._look(place).result for place in self._surveyed(whole=True).places.values())
+        models = [result for result in found if isinstance(result, Model)]
+        return tuple(sorted(models, key=lambda model: (-model.modified_at, model.name.key)))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that was meant to be a model and cannot be used, with a sentence that says why."""
+        now = self._surveyed(whole=True)
+        looks = [self._look(place) for place in now.places.values()]
+        broken = tuple(
+            Problem(look.place.name.short, str(look.place.path or ""), str(look.result))
+            for look in looks
+            if not isinstance(look.result, Model)
+        )
+        return now.problems + broken
+
+    def resolve(self, text: str) -> Model:
+        """The model a client calls `text`, whatever the case; its `name` is spelled as on disk or in models.d.
+
+        Raises InvalidNameError, ModelNotFoundError, and LoadFailedError for a model that is there but broken.
+        """
+        place = self._surveyed(whole=False).places.get(ModelName.parse(text).key)
+        if place is None:
+            raise ModelNotFoundError(text)
+        result = self._look(place).result
+        if isinstance(result, Model):
+            return result
+        # A fresh one each time: an exception that is raised again keeps the frames it passed before.
+        raise LoadFailedError(result.message, hint=result.hint)
+
+    def _surveyed(self, *, whole: bool) -> Survey:
+        """The survey, made anew when a directory changed; `whole` also asks the directories that are models."""
+        now = self._survey
+        if now is None or now.branch_stamp != stamp(now.branches) or (whole and now.leaf_stamp != stamp(now.leaves)):
+            now = self._survey = survey(self._store, self._directories, self._entries)
+            self._looks = {key: look for key, look in self._looks.items() if key in now.places}
+        return now
+
+    def _look(self, place: Place) -> _Look:
+        look = self._looks.get(place.name.key)
+        if look is None or look.place != place or look.stamp != stamp(look.files):
+            look = self._looks[place.name.key] = self._look_anew(place)
+        return look
+
+    def _look_anew(self, place: Place) -> _Look:
+        began = time.time_ns()
+        if place.path is None:
+            sentence = f"models.d names '{place.name.short}' without a path, and there is no such model elsewhere"
+            return _Look(place, (), (), LoadFailedError(sentence, hint="add `path`, or put the model into the store"))
+        # What would change if what is missing came: the parent for the other parts of a split file.
+        files: tuple[Path, ...] = (place.path, place.path.parent)
+        result: Model | HyperLlamaError
+        try:
+            location = layout.locate(place.path)
+            files = (*((location.directory,) if location.directory else ()), *location.files)
+            before = stamp(files)
+            result = self._overlaid(inspect(place.name, location), place.table)
+        except HyperLlamaError as failure:
+            before, result = stamp(files), failure
+        return _Look(place, files, settled(before, began), result)
+
+    def _overlaid(self, model: Model, table: ModelTable | None) -> Model:
+        """The model with what models.d and `[models]` add."""
+        table = table or ModelTable(name=model.name.short)
+        return replace(
+            model,
+            system=table.system,
+            parameters={**model.parameters, **table.parameters},
+            engine=table.engine,
+            context=table.context or self._defaults.context,
+            parallel=table.parallel or self._defaults.parallel,
+            engine_args=table.args,
+        )

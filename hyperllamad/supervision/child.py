@@ -1,0 +1,226 @@
+"""One engine process tree as one scope: started under a guard, its output as lines, its end as a value.
+
+Knows processes and pipes; must not know the fleet, HTTP or what an engine is.  run() comes back only when nobody of the
+tree is left, however that came about: by itself, by terminate() or kill(), by cancellation, by the death of the guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from hyperllamad.engines.base import Launch, Place
+from hyperllamad.supervision import orphans, place
+from hyperllamad.supervision.lines import LineSplitter
+from hyperllamad.supervision.procfs import Identity
+
+GUARD = Path(__file__).with_name("guard.py")
+KEPT_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "CUDA_VISIBLE_DEVICES")
+LAST_WAIT = 10.0  # seconds after a kill when the daemon itself falls; then only a driver can hold the process
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How it ended.  `code` as subprocess gives it: negative = killed by that signal."""
+
+    code: int
+    spawn_error: int = 0  # errno when the program could not be started at all; `code` means nothing then
+    guard_lost: bool = False  # the guard was killed, and the rest after it
+
+    @property
+    def transient(self) -> bool:
+        """Whether starting it again may succeed, as far as the spawn is concerned."""
+        return self.spawn_error not in {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EPERM}
+
+
+class _Message(msgspec.Struct):
+    """A line from the guard; exactly one kind of field is there (see guard.py)."""
+
+    pid: int | None = None
+    start: int = 0
+    exit: int | None = None
+    spawn_error: int | None = None
+
+
+class Child:
+    """A process tree to be: run() once; terminate() and kill() at any time, before that too."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        where: Place,
+        *,
+        on_line: Callable[[str], None],
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.identity: Identity | None = None  # of the engine's main process, from on_start() on
+        self.guard = 0  # number of the guard's process
+        self._launch = launch
+        self._where = where
+        self._on_line = on_line
+        self._on_start = on_start
+        self._lines = LineSplitter()
+        self._told = b""
+        self._control: socket.socket | None = None
+        self._exit: Exit | None = None
+
+    def terminate(self) -> None:
+        """Ask the engine's main process to end (SIGTERM)."""
+        self._tell(b"T")
+
+    def kill(self) -> None:
+        """End the whole tree (SIGKILL)."""
+        self._tell(b"K")
+
+    async def run(self) -> Exit:
+        """Until nobody of the tree is left.  Cancellation kills the tree first, and waits LAST_WAIT for it at most."""
+        with contextlib.ExitStack() as held:
+            try:
+                guard, output = self._spawn(held)
+            except OSError as failure:
+                return Exit(0, spawn_error=failure.errno or errno.EIO)
+            try:
+                await self._live(guard, output)
+            except BaseException:
+                self.kill()
+                with anyio.move_on_after(LAST_WAIT, shield=True):
+                    await self._wait_gone(guard)
+                raise
+            finally:
+                self._control = None
+                self._drain(output)
+        return self._exit or Exit(-signal.SIGKILL, guard_lost=True)
+
+    # -- the pieces ------------------------------------------------------------------------------------------------
+
+    def _spawn(self, held: contextlib.ExitStack) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the guard; it and the descriptor its output comes from.  Raises OSError."""
+        ours, theirs = socket.socketpair()
+        held.callback(ours.close)
+        output, inlet = os.pipe()
+        held.callback(os.close, output)
+        for descriptor in (ours.fileno(), output):
+            os.set_blocking(descriptor, False)
+        try:
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), "--", *self._launch.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=inlet,
+                stderr=inlet,
+                cwd=self._launch.cwd,
+                env=environment(self._launch, self._where),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a Ctrl-C in the terminal is for the daemon alone
+            )
+        finally:
+            theirs.close()
+            os.close(inlet)
+        self.guard = guard.pid
+        self._control = ours
+        if self._told:
+            self._tell(b"")
+        return guard, output
+
+    async def _live(self, guard: subprocess.Popen[bytes], output: int) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._pump, output)
+            await self._wait_gone(guard)
+            group.cancel_scope.cancel()
+
+    async def _wait_gone(self, guard: subprocess.Popen[bytes]) -> None:
+        await self._listen()
+        await _wait_reaped(guard)
+        if self._exit is None:  # it cannot have ended the others
+            directory = place.directory(self._where)
+            await orphans.end(directory, place.read(directory))
+
+    async def _listen(self) -> None:
+        """Hear the guard out, until its end of the stream is closed: by its own end, whatever the reason."""
+        assert self._control is not None  # noqa: S101 - set by _spawn()
+        rest = b""
+        while True:
+            try:
+                data = self._control.recv(CHUNK)
+            except BlockingIOError:
+                await anyio.wait_readable(self._control)
+                continue
+            except ConnectionResetError:
+                return
+            if not data:
+                return
+            *messages, rest = (rest + data).split(b"\n")
+            for message in messages:
+                self._heard(msgspec.json.decode(message, type=_Message))
+
+    def _heard(self, message: _Message) -> None:
+        if message.spawn_error is not None:
+            self._exit = Exit(0, spawn_error=message.spawn_error)
+        elif message.exit is not None:
+            self._exit = Exit(message.exit)
+        elif message.pid is not None:
+            self.identity = Identity(message.pid, message.start)
+            with contextlib.suppress(OSError):  # a full disk; the mark in the environment is still there to find them
+                place.record(self._where, self.identity)
+            self._on_start()
+
+    async def _pump(self, output: int) -> None:
+        """Lines to the callback, until the pipe has no writer any more."""
+        while True:
+            await anyio.wait_readable(output)
+            if not self._read(output):
+                return
+
+    def _read(self, output: int) -> bool:
+        """One chunk; False when there is none now, or will be none any more."""
+        try:
+            data = os.read(output, CHUNK)
+        except BlockingIOError:
+            return False
+        for line in self._lines.feed(data):
+            self._on_line(line)
+        return bool(data)
+
+    def _drain(self, output: int) -> None:
+        """What was still in the pipe: often the reason for the end."""
+        while self._read(output):
+            pass
+        for line in self._lines.close():
+            self._on_line(line)
+
+    def _tell(self, what: bytes) -> None:
+        self._told += what
+        if self._control is not None:
+            with contextlib.suppress(OSError):  # the guard has ended
+                self._control.send(self._told)
+            self._told = b""
+
+
+def environment(launch: Launch, where: Place) -> dict[str, str]:
+    """What the engine sees: little of ours, its place, and what its launch asks for."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    own = {place.MARK: str(place.directory(where)), "TMPDIR": where.tmp}
+    return {"HOME": where.cwd, **kept, **own, **launch.env}
+
+
+async def _wait_reaped(guard: subprocess.Popen[bytes]) -> None:
+    """Its stream was closed, so it is at most about to end."""
+    if guard.returncode is not None:
+        return
+    held = os.pidfd_open(guard.pid)  # a zombie at least: nobody else reaps it
+    try:
+        await anyio.wait_readable(held)
+    finally:
+        os.close(held)
+    guard.wait()

@@ -1,0 +1,178 @@
+# pathlib and json would make the guard a quarter larger and slower to start:
+# ruff: noqa: PTH123, PTH208
+"""The process between the daemon and one engine: it sees to it that nobody the engine started outlives the engine.
+
+Run as `python -I -S guard.py FD -- argv...`: standard library only, nothing of ours imported, blocked in one poll()
+while nothing happens.  FD is its end of a socket pair with the daemon.
+
+    from the daemon    T = SIGTERM to the engine's main process; K, or the end of the stream = kill everything
+    to the daemon      {"pid": N, "start": ticks}      the engine runs; `start` as in /proc/N/stat
+                       {"spawn_error": errno}          it could not be started; nothing follows
+                       {"exit": code}                  it ended and nobody is left; negative = killed by that signal
+
+The guard is a child subreaper: whoever loses his parent below it becomes its own child, whatever session he moved to.
+So "no child left" means that nobody is left, and only its own children are ever signalled by number: those numbers
+cannot pass to a stranger, because nobody else can reap them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import sys
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+UNHEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # for the daemon to act on; it tells us
+RESET = (*UNHEARD, signal.SIGPIPE, signal.SIGXFSZ)  # what an engine must not inherit as ignored: ours and Python's
+
+
+def main(arguments: list[str]) -> int:
+    control = int(arguments[0])
+    command = arguments[2:]
+    os.set_inheritable(control, False)  # noqa: FBT003 - positional only
+    for number in UNHEARD:
+        signal.signal(number, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        report(control, spawn_error=ctypes.get_errno())
+        return 1
+    wakeup = wake_on_child_exit()
+    try:
+        pid = start(command, libc)
+    except OSError as failure:
+        report(control, spawn_error=failure.errno or errno.EIO)
+        return 1
+    report(control, pid=pid, start=start_time(pid))
+    let_go_of_output()
+    wait_for_end(control, wakeup, pid)
+    report(control, exit=end_everybody(pid))
+    return 0
+
+
+def report(control: int, **message: int) -> None:
+    fields = ", ".join(f'"{name}": {number}' for name, number in message.items())
+    with contextlib.suppress(OSError):  # the daemon is gone; the next read says so too
+        os.write(control, f"{{{fields}}}\n".encode())
+
+
+def wake_on_child_exit() -> int:
+    """A descriptor that becomes readable when a child has ended."""
+    readable, writable = os.pipe()
+    for descriptor in (readable, writable):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # a Python handler is what writes to the descriptor
+    return readable
+
+
+def start(command: list[str], libc: ctypes.CDLL) -> int:
+    """Fork and execute `command` as the leader of a new session; raises OSError when it cannot be executed."""
+    readable, writable = os.pipe()
+    guard = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_engine(guard, libc)
+            os.execvp(command[0], command)  # noqa: S606 - no shell is the point
+        except OSError as failure:
+            os.write(writable, str(failure.errno).encode())
+        finally:
+            os._exit(127)
+    os.close(writable)
+    refusal = os.read(readable, 16)  # the end of the stream comes with a successful exec
+    os.close(readable)
+    if refusal:
+        os.waitpid(pid, 0)
+        raise OSError(int(refusal), os.strerror(int(refusal)))
+    return pid
+
+
+def become_engine(guard: int, libc: ctypes.CDLL) -> None:
+    os.setsid()
+    for number in RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != guard:  # it died before the line above
+        os._exit(127)
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks after boot at which a child that is not reaped was started: field 22 of proc(5)'s stat."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def let_go_of_output() -> None:
+    """Keep no copy of the engine's pipe: its end of stream must come when the last engine process is gone."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def wait_for_end(control: int, wakeup: int, pid: int) -> None:
+    """Until the engine's main process has ended, or the daemon says kill, or the daemon is gone."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wakeup, select.POLLIN)
+    while not main_has_ended(pid):
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if wakeup in ready:
+            os.read(wakeup, 4096)
+        if control in ready:
+            try:
+                asked = os.read(control, 64)
+            except ConnectionResetError:
+                asked = b""
+            if not asked or b"K" in asked:
+                return
+            os.kill(pid, signal.SIGTERM)  # not yet reaped, so the number is still its own
+
+
+def main_has_ended(pid: int) -> bool:
+    """Reap the others; leave the main process unreaped, so that its number stays taken until everybody is gone."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid == pid:
+            return True
+        os.waitpid(ended.si_pid, 0)
+    return False
+
+
+def end_everybody(pid: int) -> int:
+    """Kill until no child is left; the exit code of the main process."""
+    code = 0
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # most of them at once
+    while True:
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return code
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+
+
+def children() -> list[int]:
+    """Our own children, dead ones included.  A scan, because /proc/*/task/*/children is a kernel option."""
+    me, found = str(os.getpid()).encode(), []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = file.read().rpartition(b")")[2].split()[1]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == me:
+                found.append(int(name))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

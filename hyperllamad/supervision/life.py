@@ -1,0 +1,206 @@
+"""One life of one instance: a child from before its spawn until nobody of it is left, watched by its probes.
+
+Reports facts and progress to whoever started it; must not know the fleet, leases or other instances.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from hyperllamad.config import Config
+from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
+from hyperllamad.core.instance import Fact
+from hyperllamad.engines.base import Host, Place
+from hyperllamad.supervision import place, precheck, probe
+from hyperllamad.supervision.child import Child, Exit
+from hyperllamad.supervision.logs import Ring
+from hyperllamad.supervision.plan import Plan
+from hyperllamad.supervision.probe import Pace
+from hyperllamad.supervision.upstream import Upstream
+
+log = logging.getLogger("hyperllamad.supervision")
+
+EXPLAINED_LINES = 400  # how much of its last output an engine's adapter sees; a traceback of vLLM has about 150
+SEE_LOGS = "`hyperllamactl logs` shows what it wrote last"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What a life comes to: EXITED or BROKEN, and why if nobody asked for it."""
+
+    fact: Fact
+    error: HyperLlamaError | None = None
+
+
+class Life:
+    """run() once; terminate(), kill() and cut() at any time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ring: Ring,
+        config: Config,
+        host: Host,
+        pace: Pace,
+        *,
+        report: Callable[[Fact, HyperLlamaError | None], None],
+        progressed: Callable[[], None],
+        ended: Callable[[End], None],
+    ) -> None:
+        """`ended` is called, once, the moment nobody is left; run() may go on for a while to clean up."""
+        self.plan = plan
+        self.phase = "starting"  # of loading; "" once ready
+        self.pid = 0  # of the engine's main process, once it runs
+        self.guard = 0  # of its guard
+        self.upstream: Upstream | None = None  # once ready
+        self._ring = ring
+        self._paths = config.paths
+        self._host = host
+        self._pace = pace
+        self._report = report
+        self._progressed = progressed
+        self._on_end = ended
+        self._began = time.monotonic()
+        self._asked = False  # to end
+        self._child: Child | None = None
+        self._sick = ""  # why it is being killed
+        self._tail: deque[str] = deque(maxlen=EXPLAINED_LINES)  # of this life; the ring has those before it too
+        self._told = {"instance": str(plan.key), "engine": plan.engine.name, "model": str(plan.model.name)}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def terminate(self) -> None:
+        self._asked = True
+        if self._child is not None:
+            self._child.terminate()
+
+    def kill(self) -> None:
+        self._asked = True
+        if self._child is not None:
+            self._child.kill()
+
+    def cut(self, cause: str) -> None:
+        """End all open streams; `cause` is what their clients are told, unless there is a better reason."""
+        if self.upstream is not None:
+            self.upstream.cut(self._sick or cause)
+
+    async def run(self) -> None:
+        """Until nobody of it is left and its place is removed."""
+        try:
+            await anyio.to_thread.run_sync(precheck.check, self.plan.model)
+            cache = self._paths.cache / "engines" / self.plan.home.id
+            where = place.make(self._paths.runtime, cache, self._host)
+        except HyperLlamaError as error:
+            self._end(End(Fact.BROKEN, error))
+            return
+        try:
+            await self._live(where)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_remove, where)
+
+    # -- the pieces ------------------------------------------------------------------------------------------------
+
+    async def _live(self, where: Place) -> None:
+        plan = self.plan
+        try:
+            launch = plan.engine.launch(plan.model, plan.settings, plan.home, where)
+        except HyperLlamaError as error:
+            self._end(End(Fact.BROKEN, error))
+            return
+        if self._asked:
+            self._end(End(Fact.EXITED))
+            return
+        child = Child(launch, where, on_line=self._heard, on_start=self._started)
+        self._child = child
+        try:
+            ended = await self._with_probe(child, where)
+            self._end(self._explain(ended, launch.argv[0]))
+        finally:
+            self._child = None
+            if self.upstream is not None:
+                self.upstream.end("the server is shutting down")
+                await self.upstream.close()
+
+    async def _with_probe(self, child: Child, where: Place) -> Exit:
+        ended = Exit(0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._probe, where)
+            ended = await child.run()
+            group.cancel_scope.cancel()
+        return ended
+
+    async def _probe(self, where: Place) -> None:
+        engine, plan = self.plan.engine, self.plan
+        await probe.wait_ready(where.socket, engine.probe.ready, self._pace)
+        self.phase = ""
+        self.upstream = Upstream(engine, plan.model, plan.settings, where.socket)
+        self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s")
+        self._report(Fact.READY, None)
+        await probe.wait_sick(where.socket, engine.probe.ready, self._pace)
+        self._sick = f"{engine.title} did not answer any more and was killed"
+        self._log(logging.WARNING, "does not answer its health check any more")
+        self._report(Fact.SICK, EngineDiedError(self._sick, hint=SEE_LOGS))
+
+    def _started(self) -> None:
+        assert self._child is not None  # noqa: S101 - it calls
+        assert self._child.identity is not None  # noqa: S101 - set before it calls
+        self.pid, self.guard = self._child.identity.pid, self._child.guard
+        self._log(logging.INFO, f"starts as process {self.pid}")
+        self._progressed()
+
+    def _heard(self, line: str) -> None:
+        self._ring.append(line)
+        self._tail.append(line)
+        if self.phase and (phase := self.plan.engine.phase(line)) and phase != self.phase:
+            self.phase = phase
+            self._progressed()
+
+    def _explain(self, ended: Exit, program: str) -> End:
+        if self._asked:
+            return End(Fact.EXITED)
+        engine = self.plan.engine
+        kind = LoadFailedError if self.upstream is None else EngineDiedError
+        if ended.spawn_error:
+            why = os.strerror(ended.spawn_error)
+            hint = f"`hyperllamactl engine install {engine.name}` makes a new home for the engine"
+            fact = Fact.EXITED if ended.transient else Fact.BROKEN
+            return End(fact, kind(f"{program} cannot be started: {why}", hint=hint))
+        if ended.guard_lost:
+            return End(Fact.EXITED, kind(f"{engine.title} was killed together with its guard process", hint=SEE_LOGS))
+        explanation = engine.explain_exit(ended.code, list(self._tail))
+        fact = Fact.EXITED if explanation.retry else Fact.BROKEN
+        return End(fact, kind(explanation.cause, hint=explanation.hint or SEE_LOGS))
+
+    def _end(self, end: End) -> None:
+        """Tell everybody, all at once: whoever asks from now on must not be sent here."""
+        if self.upstream is not None:
+            self.upstream.end(end.error.message if end.error else "the model was unloaded")
+        if end.error is None:
+            self._log(logging.INFO, "has ended")
+        else:
+            self._log(logging.ERROR, f"has failed: {end.error}")
+        self._on_end(end)
+
+    def _log(self, level: int, what: str) -> None:
+        log.log(level, "%s: %s %s", self.plan.model.name, self.plan.engine.title, what, extra=self._told)
+
+
+def _remove(where: Place) -> None:
+    directory = place.directory(where)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            place.remove(directory)
+        except OSError as failure:
+            log.warning("%s cannot be removed: %s", failure.filename or directory, failure.strerror)

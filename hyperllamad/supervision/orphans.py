@@ -1,0 +1,113 @@
+"""Find and end what is left of an engine whose guard is gone, and at start what an earlier life of the daemon left.
+
+Never a stranger: a process belongs to a place when its environment carries the place's mark (a random name, so proof
+by itself), or when it is of the recorded session and its working directory lies in the place.  Numbers are used again
+by the kernel; start time, boot and a pidfd held while checking guard against that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+from pathlib import Path
+
+import anyio
+
+from hyperllamad.supervision import place, procfs
+from hyperllamad.supervision.place import Leader
+from hyperllamad.supervision.procfs import Process
+
+log = logging.getLogger("hyperllamad.supervision")
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+SWEEP_PATIENCE = 10.0  # seconds; what does not die of SIGKILL in that time sits in a driver
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.5  # seconds between two looks at what was killed
+
+
+def become_subreaper() -> None:
+    """Adopt those whose guard died, so that they can be reaped here; raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+async def sweep(runtime: Path) -> int:
+    """End what an earlier life left in `runtime` and remove its places; how many processes were killed."""
+    killed = 0
+    try:
+        directories = sorted(place.root(runtime).iterdir())
+    except FileNotFoundError:
+        return 0
+    for directory in directories:
+        leader = place.read(directory)
+        if leader is not None and leader.daemon.alive and leader.daemon != procfs.myself():
+            continue  # another daemon's, and it is at work
+        with anyio.move_on_after(SWEEP_PATIENCE) as patience:
+            killed += await end(directory, leader)
+        if patience.cancelled_caught:
+            log.warning("processes of %s do not end; it is left as it is", directory)
+            continue
+        try:
+            await anyio.to_thread.run_sync(place.remove, directory)
+        except OSError as failure:
+            log.warning("%s cannot be removed: %s", directory, failure.strerror)
+    return killed
+
+
+async def end(directory: Path, leader: Leader | None) -> int:
+    """Kill everybody who belongs to `directory`, and wait until all are gone; how many there were."""
+    session = _session(leader)
+    killed: set[int] = set()
+    pause = SHORTEST_PAUSE
+    while alive := {one.pid for one in procfs.processes() if _belongs(one, directory, session)}:
+        for pid in alive:
+            _kill(pid, directory, session)
+        killed |= alive
+        await anyio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+    _reap(killed, session)
+    return len(killed)
+
+
+def _session(leader: Leader | None) -> int:
+    """The recorded session's number; 0 when there is none, or when the number has passed to somebody else."""
+    if leader is None or leader.engine is None or leader.boot != procfs.boot_id():
+        return 0
+    now = procfs.process(leader.engine.pid)
+    return leader.engine.pid if now is None or now.identity == leader.engine else 0
+
+
+def _belongs(one: Process, directory: Path, session: int) -> bool:
+    if one.zombie or one.pid == os.getpid() or not procfs.is_ours(one.pid):
+        return False
+    if f"{place.MARK}={directory}".encode() in procfs.environment(one.pid):
+        return True
+    if one.session != session:
+        return False
+    cwd = procfs.working_directory(one.pid)
+    return cwd is not None and cwd.is_relative_to(directory)
+
+
+def _kill(pid: int, directory: Path, session: int) -> None:
+    """Check again with a hold on the process, so that its number cannot pass to another in between."""
+    with contextlib.suppress(ProcessLookupError):
+        held = os.pidfd_open(pid)
+        try:
+            now = procfs.process(pid)
+            if now is not None and _belongs(now, directory, session):
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+        finally:
+            os.close(held)
+
+
+def _reap(killed: set[int], session: int) -> None:
+    """Those that we adopted must not stay as zombies; nobody else waits for their numbers."""
+    me = os.getpid()
+    for one in list(procfs.processes()):
+        if one.parent == me and one.zombie and (one.pid in killed or (session and one.session == session)):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(one.pid, os.WNOHANG)

@@ -1,0 +1,74 @@
+"""How a model is to be run: which engine home, which settings.  Decided anew for every request, so it must be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pynvml
+
+from hyperllamad.config import Config
+from hyperllamad.core.models import Key, Model, Settings, key_of
+from hyperllamad.engines import base, choose, host
+from hyperllamad.engines.base import Engine, Home
+from hyperllamad.engines.homes import Homes
+
+DEFAULT_CONTEXT = 4096  # tokens; more costs memory that few conversations use
+PARALLEL = {"llama_cpp": 4}  # each slot takes its share of the context, so few
+PARALLEL_OTHERS = {"cpu": 8, "cuda": 256}  # by device: engines that batch as requests come
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything an instance needs to be started."""
+
+    model: Model  # as it was named by the request that wanted it first
+    settings: Settings
+    home: Home
+    engine: Engine
+
+    @property
+    def key(self) -> Key:
+        return key_of(self.model, self.settings)
+
+
+class Planner:
+    """Plans from the configuration and the homes that are installed."""
+
+    def __init__(self, config: Config, homes: Homes) -> None:
+        self._config = config
+        self._homes = homes
+
+    def plan(self, model: Model) -> Plan:
+        """Raises NoEngineError when no installed engine can run the model here."""
+        home = choose.choose(model, self._homes.in_use(), device=host.device())
+        return Plan(model, resolve(model, self._config, home), home, base.load(home.engine))
+
+
+def resolve(model: Model, config: Config, home: Home) -> Settings:
+    """The model's own statements, else the configuration's, else what suits the engine."""
+    table = config.engine_table(home.engine)
+    general = config.models.parallel or PARALLEL.get(home.engine, PARALLEL_OTHERS[home.device])
+    return Settings(
+        engine=home.engine,
+        home=home.id,
+        device=home.device,
+        context=_context(model, config.models.context),
+        parallel=model.parallel or general,
+        kv_cache_bytes=table.memory_bytes,
+        args=(*table.args, *model.engine_args),
+        env=tuple(sorted(table.env.items())),
+    )
+
+
+def models_at_once(config: Config) -> int:
+    """As configured, else three for each GPU, or three on a machine without: Ollama's default."""
+    gpus = pynvml.nvmlDeviceGetCount() if host.device() == "cuda" else 1
+    return config.fleet.max_loaded_models or 3 * gpus
+
+
+def _context(model: Model, general: int) -> int:
+    """A context stated for this model is taken as it is; a general one only as far as the model was trained for."""
+    if model.context:
+        return model.context
+    wanted = general or DEFAULT_CONTEXT
+    return min(wanted, model.context_length) if model.context_length else wanted

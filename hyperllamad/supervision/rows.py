@@ -1,0 +1,96 @@
+"""What `ps` and watchers see of an instance: plain data, in Unix time and bytes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from hyperllamad.core.fleet import View
+from hyperllamad.core.instance import State
+from hyperllamad.supervision import procfs
+from hyperllamad.supervision.life import Life
+from hyperllamad.supervision.plan import Plan
+
+MEASURED_FOR = 2.0  # seconds a measurement of memory is good for
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance.  Sizes in bytes, times in Unix seconds; `until` is None for ever."""
+
+    name: str  # the one that loaded it
+    instance: str
+    digest: str
+    engine: str
+    state: State
+    phase: str  # of loading: starting, weights, compiling, warming; "" otherwise
+    elapsed: float  # seconds of loading so far; 0 otherwise
+    size: int  # memory of its processes
+    processor: str  # "100% CPU", "100% GPU"
+    context: int
+    parallel: int
+    running: int
+    waiting: int
+    restarts: int
+    since: float  # of the state
+    until: float | None
+    pid: int  # of the engine's main process; 0 = none
+    cause: str  # why it failed, or why it last crashed
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An instance is in another state, or in another phase of loading."""
+
+    at: float
+    name: str
+    instance: str
+    state: State
+    phase: str
+    elapsed: float
+    detail: str  # why it failed or crashed
+
+
+class MemoryMeter:
+    """Memory of process trees, measured only when asked, and not more often than every MEASURED_FOR seconds."""
+
+    def __init__(self) -> None:
+        self._measured_at = -math.inf
+        self._sizes: dict[int, int] = {}
+
+    def sizes(self, guards: list[int]) -> dict[int, int]:
+        """Bytes by the number of the guard above the tree."""
+        now = time.monotonic()
+        if now - self._measured_at > MEASURED_FOR or not self._sizes.keys() >= set(guards):
+            everybody = list(procfs.processes()) if guards else []
+            self._sizes = {guard: procfs.resident(procfs.descendants(guard, everybody)) for guard in guards}
+            self._measured_at = now
+        return self._sizes
+
+
+def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> Row:
+    """`now` is the clock of the view."""
+    loading = life is not None and view.state is State.STARTING
+    unix = time.time() - now  # what to add to a time of the fleet
+    expires_at = now + view.keep_alive if view.expires_at is None else view.expires_at
+    return Row(
+        name=str(plan.model.name),
+        instance=str(view.key),
+        digest=plan.model.digest,
+        engine=plan.engine.name,
+        state=view.state,
+        phase=life.phase if life is not None and loading else "",
+        elapsed=life.elapsed if life is not None and loading else 0.0,
+        size=size,
+        processor="100% GPU" if plan.settings.device == "cuda" else "100% CPU",
+        context=plan.settings.context,
+        parallel=plan.settings.parallel,
+        running=view.leases,
+        waiting=view.waiting,
+        restarts=view.crashes,
+        since=unix + view.since,
+        until=None if expires_at == math.inf else unix + expires_at,
+        pid=life.pid if life is not None else 0,
+        cause=str(view.error) if view.error is not None else "",
+    )

@@ -1,0 +1,305 @@
+"""Does what the fleet decides: starts and ends children, answers leases; tells it what happens and what time it is.
+
+Owns the fleet, the tasks of the instances and one timer; decides nothing itself.  Every event goes through _feed(), a
+plain function: between reading and changing state nothing waits, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.abc
+
+from hyperllamad.config import Config
+from hyperllamad.core import durations
+from hyperllamad.core.errors import HyperLlamaError, NoEngineError
+from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse
+from hyperllamad.core.instance import Effect, Fact, State
+from hyperllamad.core.models import Key, Model, Settings
+from hyperllamad.core.names import ModelName
+from hyperllamad.engines import host
+from hyperllamad.engines.homes import Homes
+from hyperllamad.supervision import orphans, rows
+from hyperllamad.supervision.broadcast import Broadcast, Watch
+from hyperllamad.supervision.child import LAST_WAIT
+from hyperllamad.supervision.lease import Lease
+from hyperllamad.supervision.life import End, Life
+from hyperllamad.supervision.logs import LogBook, Ring
+from hyperllamad.supervision.plan import Plan, Planner, models_at_once
+from hyperllamad.supervision.probe import NORMAL, Pace
+from hyperllamad.supervision.rows import Change, Row
+
+log = logging.getLogger("hyperllamad.supervision")
+
+
+class Supervisor:
+    """run() in a task group first; everything else may be called while it runs."""
+
+    def __init__(
+        self, config: Config, homes: Homes, clock: Callable[[], float] = time.monotonic, *, pace: Pace = NORMAL
+    ) -> None:
+        """`clock` gives seconds that never go back; `pace` is how often engines are probed."""
+        self._config = config
+        self._clock = clock
+        self._pace = pace
+        self._planner = Planner(config, homes)
+        self._host = host.read(config.engines)
+        self._stop_timeout = durations.parse(config.fleet.stop_timeout)
+        self._fleet = Fleet(
+            max_models=models_at_once(config),
+            keep_alive=config.fleet.keep_alive_seconds,
+            max_queue=config.fleet.max_queue,
+            load_timeout=config.fleet.load_timeout_seconds,
+            stop_timeout=self._stop_timeout,
+            drain_timeout=math.inf,  # an answer is not cut off because others wait; at shutdown run() does
+            restart_budget=config.fleet.restart_budget,
+        )
+        self._numbers = itertools.count(1)
+        self._leases: dict[int, Lease] = {}  # those not yet answered
+        self._plans: dict[Key, Plan] = {}  # of every instance, and of every lease not yet answered
+        self._lives: dict[Key, Life] = {}  # those of whom a process may be left
+        self._logs = LogBook()
+        self._changes: Broadcast[Change] = Broadcast()
+        self._memory = rows.MemoryMeter()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._wake = anyio.Event()
+        self._sleeps_until = math.inf
+        self._closing = anyio.Event()
+        self._empty = anyio.Event()
+
+    # -- for requests ----------------------------------------------------------------------------------------------
+
+    def settings(self, model: Model) -> Settings:
+        """How the model would be run now.  Raises NoEngineError."""
+        return self._planner.plan(model).settings
+
+    def lease(self, model: Model, *, keep_alive: float | None = None) -> Lease:
+        """Ask for a ready engine; `keep_alive` in seconds replaces the configured one.  Raises NoEngineError.
+
+        Make sure that the lease is released however the request ends, and only then wait for it.
+        """
+        plan = self._planner.plan(model)
+        lease = Lease(next(self._numbers), model, plan.key, self._release)
+        self._leases[lease.number] = lease
+        if plan.key not in self._lives:
+            self._plans[plan.key] = plan
+        if ring := self._logs.get(plan.key):
+            ring.names.add(model.name.key)
+        self._feed(self._fleet.want(lease.number, plan.key, self._clock(), keep_alive=keep_alive))
+        return lease
+
+    def _release(self, number: int) -> None:
+        self._leases.pop(number, None)
+        self._feed(self._fleet.release(number, self._clock()))
+
+    # -- for the administrator -------------------------------------------------------------------------------------
+
+    def keep(self, model: Model, keep_alive: float) -> bool:
+        """Set how long the model stays, without a request (0 = until it is idle); False when it is not loaded."""
+        keys = self._keys(model)
+        for key in keys:
+            self._feed(self._fleet.keep(key, keep_alive, self._clock()))
+        return bool(keys)
+
+    def unload(self, model: Model, *, cut: bool = False) -> bool:
+        """Send the model away, after its requests or (`cut`) at once; False when it is not loaded."""
+        keys = self._keys(model)
+        for key in keys:
+            self._feed(self._fleet.unload(key, self._clock(), cut=cut))
+        return bool(keys)
+
+    def retry(self, model: Model) -> None:
+        """Forget that the model failed, so that the next request starts it afresh; in back-off it starts now."""
+        for key in self._keys(model):
+            self._feed(self._fleet.retry(key, self._clock()))
+
+    def close(self, *, now: bool = False) -> None:
+        """Serve nobody new; let open requests finish within `server.shutdown_grace`, or (`now`) not at all."""
+        self._closing.set()
+        self._feed(self._fleet.close(self._clock()))
+        if now:
+            self._cut_everybody()
+
+    @property
+    def closing(self) -> bool:
+        """Nobody new is served any more."""
+        return self._closing.is_set()
+
+    async def wait_empty(self) -> None:
+        """Until it was closed and no process of any engine is left."""
+        await self._empty.wait()
+
+    # -- what people see -------------------------------------------------------------------------------------------
+
+    def rows(self) -> tuple[Row, ...]:
+        """Every instance, in the order in which the models were first wanted."""
+        now = self._clock()
+        sizes = self._memory.sizes([life.guard for life in self._lives.values() if life.guard])
+        found = []
+        for view in self._fleet.views(now):
+            life = self._lives.get(view.key)
+            size = sizes.get(life.guard, 0) if life is not None else 0
+            found.append(rows.row(view, self._plans[view.key], life, size=size, now=now))
+        return tuple(found)
+
+    def logs(self, name: ModelName) -> Ring | None:
+        """What the engine of that model printed, the last one if it has ended; None when it was never loaded."""
+        return self._logs.find(name)
+
+    def watch(self) -> Watch[Change]:
+        """Every change from now on; use it as a context manager.  Ends at shutdown, or when its reader is too slow."""
+        return self._changes.watch()
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until close() was called and no process is left.  First ends what an earlier life of the daemon left."""
+        orphans.become_subreaper()
+        if killed := await orphans.sweep(self._config.paths.runtime):
+            log.warning("ended %d processes that an earlier daemon left behind", killed)
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._keep_time)
+                task_status.started()
+                await self._wait_over()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self._changes.close()
+
+    async def _wait_over(self) -> None:
+        """Until close() and the end of everybody; requests get the grace, engines the time to stop and be killed."""
+        await self._closing.wait()
+        with anyio.move_on_after(self._config.server.grace):
+            await self._empty.wait()
+        self._cut_everybody()
+        with anyio.move_on_after(self._stop_timeout + LAST_WAIT) as patience:
+            await self._empty.wait()
+        if patience.cancelled_caught:
+            log.error("engines do not end, not even killed: %r", self._fleet)
+
+    async def _keep_time(self) -> None:
+        """The one timer: sleeps until the fleet's next deadline, or until that has come nearer."""
+        while True:
+            deadline = self._fleet.next_deadline()
+            self._wake = anyio.Event()
+            self._sleeps_until = math.inf if deadline is None else deadline
+            with anyio.move_on_after(None if deadline is None else deadline - self._clock()):
+                await self._wake.wait()
+            self._feed(self._fleet.tick(self._clock()))
+
+    # -- events in, actions out ------------------------------------------------------------------------------------
+
+    def _ended(self, key: Key, end: End) -> None:
+        del self._lives[key]  # first: the report may start the next one
+        self._report(key, end.fact, end.error)
+
+    def _report(self, key: Key, fact: Fact, error: HyperLlamaError | None) -> None:
+        self._feed(self._fleet.report(key, fact, self._clock(), error=error))
+
+    def _feed(self, actions: Sequence[Action]) -> None:
+        """Perform what the fleet decided, in its order."""
+        refused: Counter[tuple[str, str]] = Counter()
+        for action in actions:
+            match action:
+                case Changed(key, state):
+                    self._changed(key, state)
+                case Do(key, effect):
+                    self._do(key, effect)
+                case Grant(number, key):
+                    upstream = self._lives[key].upstream
+                    assert upstream is not None  # noqa: S101 - it is made before READY is reported
+                    self._leases.pop(number).answer(upstream)
+                case Refuse(number, error):
+                    lease = self._leases.pop(number)
+                    lease.answer(error)
+                    refused[str(lease.model.name), str(error)] += 1
+        for (name, why), count in refused.items():
+            log.info("%s: %d requests refused: %s", name, count, why, extra={"model": name})
+        if self._closing.is_set() or any(_may_free(action) for action in actions):
+            self._tidy()
+        deadline = self._fleet.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._wake.set()
+
+    def _do(self, key: Key, effect: Effect) -> None:
+        life = self._lives.get(key)
+        if effect is Effect.SPAWN:
+            self._spawn(key)
+        elif life is None:
+            return  # it has ended by itself, and its streams with it
+        elif effect is Effect.TERM:
+            life.terminate()
+        elif effect is Effect.KILL:
+            life.kill()
+        else:
+            life.cut("the server is shutting down" if self._closing.is_set() else "the model was unloaded")
+
+    def _spawn(self, key: Key) -> None:
+        assert self._tasks is not None  # noqa: S101 - see the class
+        plan = self._plans[key]
+        ring = self._logs.open(key)
+        ring.names |= {plan.model.name.key, *(x.model.name.key for x in self._leases.values() if x.key == key)}
+        life = self._lives[key] = Life(
+            plan,
+            ring,
+            self._config,
+            self._host,
+            self._pace,
+            report=lambda fact, error: self._report(key, fact, error),
+            progressed=lambda: self._tell(key, State.STARTING),
+            ended=lambda end: self._ended(key, end),
+        )
+        self._tasks.start_soon(life.run)
+
+    def _changed(self, key: Key, state: State) -> None:
+        if state in {State.FAILED, State.GONE}:
+            self._logs.end(key)
+        self._tell(key, state)
+
+    def _tell(self, key: Key, state: State) -> None:
+        life = self._lives.get(key)
+        detail = next(
+            (str(view.error) for view in self._fleet.views(self._clock()) if view.key == key and view.error), ""
+        )
+        self._changes.send(
+            Change(
+                at=time.time(),
+                name=str(self._plans[key].model.name),
+                instance=str(key),
+                state=state,
+                phase=life.phase if life is not None and state is State.STARTING else "",
+                elapsed=life.elapsed if life is not None else 0.0,
+                detail=detail,
+            )
+        )
+
+    def _tidy(self) -> None:
+        """Forget plans that nobody needs any more; notice that all is over."""
+        needed = {view.key for view in self._fleet.views(self._clock())}
+        needed |= self._lives.keys() | {lease.key for lease in self._leases.values()}
+        self._plans = {key: plan for key, plan in self._plans.items() if key in needed}
+        if self._closing.is_set() and not needed:
+            self._empty.set()
+
+    def _cut_everybody(self) -> None:
+        for view in self._fleet.views(self._clock()):
+            self._feed(self._fleet.unload(view.key, self._clock(), cut=True))
+
+    def _keys(self, model: Model) -> set[Key]:
+        """The instances meant by a model: the one it would get now, and those loaded under its name before."""
+        keys = {key for key, plan in self._plans.items() if plan.model.name == model.name}
+        with contextlib.suppress(NoEngineError):  # its engine was removed; an instance may still run
+            keys.add(self._planner.plan(model).key)
+        return keys & {view.key for view in self._fleet.views(self._clock())}
+
+
+def _may_free(action: Action) -> bool:
+    """Whether a plan may not be needed any more after it."""
+    return isinstance(action, Refuse) or (isinstance(action, Changed) and action.state is State.GONE)

@@ -1,0 +1,121 @@
+"""Lines of answers as the wire carries them, for the scripted daemon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOW = 1_700_000_000.0
+
+READY = {
+    "name": "smollm2:135m",
+    "id": "4f2a9c01b7de",
+    "engine": "llama_cpp",
+    "state": "ready",
+    "size": 271_000_000,
+    "processor": "100% CPU",
+    "context": 8192,
+    "parallel": 4,
+    "running": 2,
+    "waiting": 1,
+    "since": NOW - 60,
+    "until": NOW + 290,
+    "pid": 4242,
+}
+PINNED = {
+    "name": "qwen3:8b",
+    "id": "c6eb396dbd59",
+    "engine": "vllm",
+    "state": "ready",
+    "size": 9_600_000_000,
+    "size_gpu": 9_600_000_000,
+    "processor": "100% GPU",
+    "context": 32768,
+    "until": None,
+    "restarts": 1,
+}
+STARTING = {"name": "gemma4:latest", "id": "9a1f00000000", "engine": "max", "state": "starting", "phase": "weights"}
+LEAVING = {**READY, "name": "old:latest", "state": "draining", "running": 1, "waiting": 0}
+FAILED = {
+    "name": "llama3.1:8b",
+    "id": "77b200000000",
+    "engine": "max",
+    "state": "failed",
+    "restarts": 4,
+    "cause": "the GPU has 8 GiB, the model needs 16 GiB",
+}
+ALL = [PINNED, READY, STARTING, LEAVING, FAILED]
+
+MODEL = {
+    "name": "smollm2:135m",
+    "id": "4f2a9c01b7de",
+    "size": 91_700_000,
+    "modified_at": NOW - 3 * 86400,
+    "format": "gguf",
+    "family": "llama",
+    "parameter_size": "134.52M",
+    "quantization": "Q4_1",
+    "engine": "llama_cpp",
+}
+UNSERVED = {
+    **MODEL,
+    "name": "odd:latest",
+    "format": "safetensors",
+    "size": 1_300_000_000,
+    "modified_at": NOW - 70,
+    "quantization": "",
+    "engine": "",
+    "problem": "no installed engine knows OddForCausalLM",
+}
+DETAILS = {
+    "type": "model_details",
+    "model": MODEL,
+    "path": "/srv/models/smollm2.gguf",
+    "architecture": "llama",
+    "context_length": 8192,
+    "embedding_length": 576,
+    "capabilities": ["completion", "tools"],
+    "system": "Be brief.\nBe kind.",
+    "parameters": {"temperature": 0.2},
+    "license": "Apache License\nVersion 2.0\n",
+}
+STATUS = {
+    "type": "status_report",
+    "version": "0.1.0",
+    "pid": 77,
+    "started_at": NOW - 3 * 3600,
+    "url": "http://127.0.0.1:11434",
+    "config": "/etc/hyperllama",
+    "engines": ["llama_cpp-0.3-cpu", "vllm-0.32.0-cpu"],
+    "models": 3,
+    "requests": 2,
+    "waiting": 1,
+    "memory": 61_000_000,
+    "instances": [READY],
+}
+ENGINES = [
+    {
+        "name": "llama_cpp",
+        "title": "llama.cpp",
+        "version": "0.3",
+        "variant": "cpu",
+        "id": "llama_cpp-0.3-cpu",
+        "size": 40_000_000,
+        "installed_at": NOW - 86400 * 2,
+        "installed": True,
+        "in_use": True,
+    },
+    {"name": "llama_cpp", "title": "llama.cpp", "variant": "system", "id": "llama_cpp-system", "installed": True},
+    {"name": "vllm", "title": "vLLM", "variants": ["cpu", "cuda"]},
+]
+
+
+def instances(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "instances", "instances": list(rows)}
+
+
+def progress(phase: str, detail: str = "", *, done: int = 0, total: int = 0, elapsed: float = 0.0) -> dict[str, Any]:
+    return {"type": "progress", "phase": phase, "detail": detail, "done": done, "total": total, "elapsed": elapsed}
+
+
+def failed(code: str) -> dict[str, Any]:
+    return {"type": "failed", "code": code, "message": f"it is {code}", "hint": "try this"}

@@ -1,0 +1,138 @@
+"""What people and programs see: snapshots of the text, and JSON that parses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from hyperllamactl.protocol import Line
+from tests.ctl import replies
+from tests.ctl.conftest import Outcome
+from tests.ctl.fake_daemon import FakeDaemon
+
+Ctl = Callable[..., Outcome]
+Snapshot = Callable[[str, str], None]
+
+DONE = {"type": "done", "message": "it is done"}
+CHANGE = {"type": "change", "at": replies.NOW, "name": "smollm2:135m", "state": "starting", "phase": "weights"}
+AT_ONCE: dict[str, tuple[list[str], str, dict[str, Any]]] = {
+    "ps": (["ps"], "ps", replies.instances(*replies.ALL)),
+    "ps-empty": (["ps"], "ps", replies.instances()),
+    "ps-quiet": (["ps", "-q"], "ps", replies.instances(*replies.ALL)),
+    "list": (["list"], "list", {"type": "models", "models": [replies.UNSERVED, replies.MODEL]}),
+    "list-quiet": (["ls", "-q"], "list", {"type": "models", "models": [replies.UNSERVED, replies.MODEL]}),
+    "show": (["show", "smollm2:135m"], "show", replies.DETAILS),
+    "status": (["status"], "status", replies.STATUS),
+    "engine-list": (["engine", "list"], "engine-list", {"type": "engines", "engines": replies.ENGINES}),
+    "engine-list-quiet": (["engine", "ls", "-q"], "engine-list", {"type": "engines", "engines": replies.ENGINES}),
+}
+STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
+    "load": (
+        ["load", "smollm2:135m"],
+        "load",
+        [
+            replies.progress("starting"),
+            replies.progress("weights", elapsed=1.2),
+            replies.progress("weights", elapsed=2.2),
+            replies.instances(replies.READY),
+        ],
+    ),
+    "unload": (["unload", "smollm2:135m"], "unload", [replies.progress("draining", "2 requests", elapsed=61), DONE]),
+    "logs": (
+        ["logs", "smollm2:135m"],
+        "logs",
+        [{"type": "log_line", "at": replies.NOW, "text": text} for text in ("one", "two  ü")] + [{"type": "done"}],
+    ),
+    "watch": (["watch"], "watch", [CHANGE, {**CHANGE, "state": "ready", "phase": "", "detail": "after 2 s"}, DONE]),
+    "engine-install": (
+        ["engine", "install", "vllm"],
+        "engine-install",
+        [
+            replies.progress("creating"),
+            replies.progress("downloading", "torch.whl", done=10**6, total=4 * 10**6, elapsed=3),
+            replies.progress("downloading", "torch.whl", done=2 * 10**6, total=4 * 10**6, elapsed=4),
+            replies.progress("installing", "80 packages", elapsed=4000),
+            DONE,
+        ],
+    ),
+    "engine-remove": (["engine", "remove", "vllm"], "engine-remove", [DONE]),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_text(name: str, daemon: FakeDaemon, ctl: Ctl, snapshot: Snapshot) -> None:
+    words, command, reply = AT_ONCE[name]
+    daemon.says(command, reply)
+    outcome = ctl(*words)
+    assert (outcome.exit, outcome.err) == (0, "")
+    snapshot(name, outcome.out)
+
+
+@pytest.mark.usefixtures("utc")
+@pytest.mark.parametrize("name", STREAMS)
+def test_text_of_streams(name: str, daemon: FakeDaemon, ctl: Ctl, snapshot: Snapshot) -> None:
+    words, command, lines = STREAMS[name]
+    daemon.says(command, *lines)
+    outcome = ctl(*words)
+    assert outcome.exit == 0
+    snapshot(name, f"-- standard output --\n{outcome.out}-- standard error --\n{outcome.err}")
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_json_is_one_document_of_the_wire(name: str, daemon: FakeDaemon, ctl: Ctl) -> None:
+    words, command, reply = AT_ONCE[name]
+    daemon.says(command, reply)
+    outcome = ctl(*words, "--json")
+    document = json.loads(outcome.out)
+    assert document.items() >= {k: v for k, v in reply.items() if not isinstance(v, (list, dict))}.items()
+    assert msgspec.convert(document, Line) == msgspec.convert(reply, Line)
+    assert (outcome.exit, outcome.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_json_of_streams_is_one_object_per_line(name: str, daemon: FakeDaemon, ctl: Ctl) -> None:
+    words, command, lines = STREAMS[name]
+    daemon.says(command, *lines)
+    outcome = ctl(*words, "--json")
+    assert [json.loads(line)["type"] for line in outcome.out.splitlines()] == [line["type"] for line in lines]
+    assert (outcome.exit, outcome.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["load", "unload", "engine-install", "engine-remove"])
+def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> None:
+    words, command, lines = STREAMS[name]
+    daemon.says(command, *lines)
+    assert ctl(*words, "-q") == Outcome(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "fields"),
+    [
+        (["load", "m", "--keep-alive", "10m"], "load", {"model": "m", "keep_alive": "10m"}),
+        (["load", "m", "--keep-alive", "-1"], "load", {"model": "m", "keep_alive": -1.0}),
+        (["load", "m"], "load", {"model": "m", "keep_alive": None}),
+        (["unload", "m", "--now"], "unload", {"model": "m", "now": True}),
+        (["logs", "-n", "5", "-f", "m"], "logs", {"model": "m", "lines": 5, "follow": True}),
+        (
+            ["engine", "install", "vllm", "--version", "1", "--variant", "cpu"],
+            "engine-install",
+            {"name": "vllm", "version": "1", "variant": "cpu"},
+        ),
+        (
+            ["engine", "remove", "vllm", "--version", "1", "--variant", "cpu", "--force"],
+            "engine-remove",
+            {"name": "vllm", "version": "1", "variant": "cpu", "force": True},
+        ),
+    ],
+)
+def test_options_become_fields(
+    words: list[str], command: str, fields: dict[str, Any], daemon: FakeDaemon, ctl: Ctl
+) -> None:
+    daemon.says(command, replies.instances() if command == "load" else DONE)
+    assert ctl(*words).exit == 0
+    assert daemon.asked == [(command, fields)]
+    assert "Host: hyperllamad\r\n" in daemon.heads[0]

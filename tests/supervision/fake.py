@@ -1,0 +1,147 @@
+"""A fake Engine, models whose engine has vices, and a Supervisor over both: real children, no real engine.
+
+fake.install(monkeypatch)
+async with fake.supervised(runtime) as supervisor:
+    lease = supervisor.lease(fake.model(runtime, "m", "--slow", "0.1"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from hyperllamad import config
+from hyperllamad.config import Config, Paths
+from hyperllamad.core.instance import State
+from hyperllamad.core.models import Format, Kind, Model, Settings
+from hyperllamad.core.names import ModelName
+from hyperllamad.engines import base
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.homes import Homes
+from hyperllamad.supervision.probe import Pace
+from hyperllamad.supervision.rows import Change, Row
+from hyperllamad.supervision.supervisor import Supervisor
+
+PROGRAM = Path(__file__).parent.parent / "fake_engine.py"
+FAST = Pace(first=0.01, slowest=0.05, health=0.05, answer=0.3, failures=3)
+RETRY_POINTLESS = 2  # the exit code that the fake engine uses for what would fail again
+
+
+class FakeEngine:
+    """Speaks for tests/fake_engine.py; the vices of a model are its `engine_args`."""
+
+    name = "llama_cpp"  # of a real one, so that everything that loads engines by name takes it
+    title = "Fake"
+    formats = frozenset({Format.GGUF})
+    version = "1.0"
+    variants: Mapping[str, Recipe] = {}
+    probe = Probe()
+
+    def refusal(self, model: Model, home: Home) -> str:
+        return ""
+
+    def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
+        argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, *settings.args)
+        return Launch(argv, dict(settings.env), place.cwd)
+
+    def phase(self, line: str) -> str:
+        return line.removeprefix("phase ") if line.startswith("phase ") else ""
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        return body
+
+    def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
+        said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+        cause = said.removeprefix("error: ") or f"the fake engine ended with {code}"
+        return Explanation("crash", cause, "look at the test", retry=code != RETRY_POINTLESS)
+
+
+ENGINE = FakeEngine()
+HOME = Home("llama_cpp-1.0-cpu", "llama_cpp", "1.0", "cpu", "/nowhere", sys.executable)
+
+
+class FakeHomes(Homes):
+    """One home, of the fake engine."""
+
+    def __init__(self, root: Path, homes: tuple[Home, ...] = (HOME,)) -> None:
+        super().__init__(root, {})
+        self.homes = homes
+
+    def all(self) -> tuple[Home, ...]:
+        return self.homes
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fake engine be what is loaded by any name."""
+    monkeypatch.setattr(base, "load", lambda _name: ENGINE)
+
+
+def model(root: Path, name: str, *vices: str, **fields: Any) -> Model:
+    """A model whose file is a GGUF header without tensors."""
+    path = root / f"{name}.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    values: dict[str, Any] = {
+        "name": ModelName.parse(name),
+        "path": str(path),
+        "format": Format.GGUF,
+        "architecture": "llama",
+        "family": "llama",
+        "size": 24,
+        "digest": hashlib.sha256(name.encode()).hexdigest(),
+        "modified_at": 0.0,
+        "engine_args": vices,
+        **fields,
+    }
+    return Model(**values)
+
+
+def configuration(root: Path, **fleet: Any) -> Config:
+    """Defaults, everything below `root`, and `fleet` in place of the [fleet] values named."""
+    defaults = config.load(root / "etc", {"HOME": str(root)})
+    table = msgspec.structs.replace(defaults.fleet, **fleet)
+    paths = Paths(config=root / "etc", state=root / "state", cache=root / "cache", runtime=root)
+    return msgspec.structs.replace(defaults, fleet=table, paths=paths)
+
+
+@asynccontextmanager
+async def supervised(root: Path, *, pace: Pace = FAST, grace: str = "30s", **fleet: Any) -> AsyncIterator[Supervisor]:
+    """A running supervisor; afterwards it is closed, and everything of it must end."""
+    settings = configuration(root, **fleet)
+    settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
+    supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            await group.start(supervisor.run)
+            yield supervisor
+            supervisor.close(now=True)
+
+
+async def wait_change(supervisor: Supervisor, name: str, *states: State) -> Change:
+    """The next change of that model into one of the states."""
+    full = str(ModelName.parse(name))
+    with supervisor.watch() as changes:
+        async for change in changes:
+            if change.name == full and change.state in states:
+                return change
+    raise AssertionError(f"{name} never came to {states}")
+
+
+async def wait_unloaded(supervisor: Supervisor) -> None:
+    """Until there is no instance at all."""
+    with supervisor.watch() as changes:
+        while supervisor.rows():
+            await anext(changes)
+
+
+def row(supervisor: Supervisor, name: str) -> Row | None:
+    full = str(ModelName.parse(name))
+    return next((row for row in supervisor.rows() if row.name == full), None)

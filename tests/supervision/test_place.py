@@ -1,0 +1,55 @@
+"""The directory of a child."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.engines.base import Host
+from hyperllamad.supervision import place, procfs
+from hyperllamad.supervision.procfs import Identity
+
+
+def test_it_is_for_our_user_only_and_goes_whole(runtime: Path) -> None:
+    where = place.make(runtime, runtime / "cache" / "vllm", Host())
+    directory = place.directory(where)
+    for one in (directory, Path(where.tmp), Path(where.cwd), Path(where.cache)):
+        assert stat.S_IMODE(one.stat().st_mode) == 0o700
+    assert directory.parent == place.root(runtime)
+    (Path(where.tmp) / "sub").mkdir()
+    place.remove(directory)
+    assert not directory.exists()
+    assert Path(where.cache).exists()
+
+
+def test_two_are_apart_and_share_the_cache(runtime: Path) -> None:
+    one, two = (place.make(runtime, runtime / "cache", Host()) for _ in range(2))
+    assert one.socket != two.socket
+    assert one.cache == two.cache
+
+
+def test_the_leader_is_written_down(runtime: Path) -> None:
+    where = place.make(runtime, runtime / "cache", Host())
+    leader = place.read(place.directory(where))
+    assert leader == place.Leader(procfs.boot_id(), procfs.myself())
+    place.record(where, Identity(7, 8))
+    leader = place.read(place.directory(where))
+    assert leader is not None
+    assert leader.engine == Identity(7, 8)
+
+
+def test_a_path_too_long_for_a_socket_is_refused_with_advice(tmp_path: Path) -> None:
+    longest = 107 - len("/e/12345678/e.sock")
+    fits = tmp_path / ("x" * (longest - len(str(tmp_path)) - 1))
+    assert len(place.make(fits, tmp_path / "cache", Host()).socket) == 107
+    with pytest.raises(LoadFailedError, match=r"by 1 bytes.*paths.runtime"):
+        place.make(Path(f"{fits}x"), tmp_path / "cache", Host())
+
+
+def test_a_place_that_cannot_be_made_is_an_error_with_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LoadFailedError, match=r"file.*Not a directory"):
+        place.make(tmp_path / "file", tmp_path / "cache", Host())
