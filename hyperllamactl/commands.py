@@ -74,7 +74,7 @@ class Session:
             self.print((line if streams else msgspec.json.format(line)).decode())
 
     def follow(self, command: Command, each: Callable[[Reply], None]) -> None:
-        """Every line of a stream: as NDJSON, or progress and the last words to standard error and the rest to `each`."""
+        """Every line of a stream: as NDJSON, or progress and last words to standard error and the rest to `each`."""
         for line in self.client.stream(command):
             if self.json:
                 self.print(msgspec.json.encode(line).decode())

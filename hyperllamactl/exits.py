@@ -31,7 +31,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_LOADED: "the model is not loaded, or the engine is not installed",
     Exit.NO_SUCH: "no model of that name",
     Exit.NO_FIT: "no installed engine can run the model here",
-    Exit.BUSY: "busy, shutting down, or not done in time: worth another try",
+    Exit.BUSY: "busy, in use, shutting down, or not done in time",
     Exit.NOT_PERMITTED: "no permission",
     Exit.UNREACHABLE: "hyperllamad is not running or cannot be reached",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 
@@ -21,7 +21,7 @@ from quart.wrappers.response import ResponseBody
 from hyperllamactl.protocol import Failed, Progress, Reply
 from hyperllamad.core.errors import HyperLlamaError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("hyperllamad.control")
 
 encode = msgspec.json.Encoder().encode
 
@@ -63,32 +63,33 @@ class Answer(ResponseBody):
         self._name = name
         self._handler = handler
         self._held = AsyncExitStack()
-
-    async def __aenter__(self) -> AsyncIterator[bytes]:
         # No buffer: a handler is never further than one line ahead of its client.
-        send, receive = anyio.create_memory_object_stream[Reply](0)
-        await self._held.enter_async_context(receive)
+        self._send, self._receive = anyio.create_memory_object_stream[Reply](0)
+
+    async def __aenter__(self) -> Answer:
+        await self._held.enter_async_context(self._receive)
         tasks = await self._held.enter_async_context(anyio.create_task_group())
         self._held.callback(tasks.cancel_scope.cancel)
-        tasks.start_soon(self._run, send)
-        return _encoded(receive)
+        tasks.start_soon(self._run)
+        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self._held.__aexit__(exc_type, exc_value, tb)
 
-    async def _run(self, send: MemoryObjectSendStream[Reply]) -> None:
-        async with send:
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return line(await self._receive.__anext__())
+
+    async def _run(self) -> None:
+        async with self._send:
             try:
-                last = await self._handler(Teller(send))
+                last = await self._handler(Teller(self._send))
             except HyperLlamaError as failure:
                 last = failed(failure)
             except Exception as failure:  # noqa: BLE001  the client must hear of it, whatever it was
                 last = unexpected(failure, self._name)
-            await send.send(last)
-
-
-async def _encoded(replies: AsyncIterator[Reply]) -> AsyncIterator[bytes]:
-    async for reply in replies:
-        yield line(reply)
+            await self._send.send(last)

@@ -25,7 +25,7 @@ from hyperllamad.core.errors import BadRequestError, HyperLlamaError, NotPermitt
 from hyperllamad.listen import Peer
 from hyperllamad.telemetry import fields
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("hyperllamad.control")
 
 HOST = "hyperllamad"  # what clients call us; a browser led here by a name of its own would say that one
 NDJSON = "application/x-ndjson"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import anyio.to_thread
@@ -56,13 +57,17 @@ async def install(rooms: Rooms, command: protocol.EngineInstall, teller: Teller)
 
 async def remove(rooms: Rooms, command: protocol.EngineRemove, teller: Teller) -> protocol.Done:
     engine = _engine(command.name)
-    home, alone = _chosen(rooms, engine, command)
+    homes = [home for home in rooms.homes.all() if home.engine == engine.name]
+    home = _meant(homes, engine, command)
     await teller.tell(Progress(phase="removing", detail=home.id))
     if users := _users(rooms, home):
         hint = f"unload first: {', '.join(users)}"
         raise InUseError(f"{home.id} cannot be removed while {engine.title} runs", hint=hint)
-    # The only home goes when its engine is named; one that others could take the place of, only when it is insisted on.
-    await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=command.force or alone))
+    # The only home needs no force: who names its engine can mean nothing else.
+    if len(homes) > 1 and home == rooms.homes.current(engine.name) and not command.force:
+        hint = "remove it all the same with --force (`force` on the wire); another one takes its place then"
+        raise InUseError(f"{home.id} is the one new instances run in", hint=hint)
+    await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True))
     return protocol.Done(message=f"{home.id} is removed")
 
 
@@ -72,9 +77,8 @@ def _engine(name: str) -> Engine:
     return base.load(name)
 
 
-def _chosen(rooms: Rooms, engine: Engine, command: protocol.EngineRemove) -> tuple[Home, bool]:
-    """The home that is meant, and whether it is the engine's only one."""
-    homes = [home for home in rooms.homes.all() if home.engine == engine.name]
+def _meant(homes: Sequence[Home], engine: Engine, command: protocol.EngineRemove) -> Home:
+    """The one of the engine's homes that the command describes."""
     meant = [home for home in homes if command.version in {"", home.version} and command.variant in {"", home.variant}]
     if not meant:
         what = " ".join(filter(None, (engine.title, command.version, command.variant)))
@@ -87,7 +91,7 @@ def _chosen(rooms: Rooms, engine: Engine, command: protocol.EngineRemove) -> tup
         raise BadRequestError(
             f"{engine.title} is installed more than once: {ids}", hint="say which: --version, --variant"
         )
-    return meant[0], len(homes) == 1
+    return meant[0]
 
 
 def _users(rooms: Rooms, home: Home) -> list[str]:

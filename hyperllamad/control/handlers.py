@@ -164,7 +164,7 @@ async def watch(rooms: Rooms, _: protocol.Watch, teller: Teller) -> protocol.Don
     with rooms.supervisor.watch() as changes:
         async for change in changes:
             await teller.tell(views.change(change))
-    return protocol.Done(message="hyperllamad is shutting down, or the reader was too slow")
+    return protocol.Done(message="nothing more to watch: hyperllamad shuts down, or its reader was too slow")
 
 
 # -- the map -----------------------------------------------------------------------------------------------------------

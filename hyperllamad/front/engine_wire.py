@@ -1,7 +1,7 @@
 """What engines stream: the few fields of an OpenAI chunk that anybody here reads, for chat and completion alike.
 
-msgspec skips everything else without building it.  Sources: ../shared facts are vLLM 0.32, MAX 26.7 and llama.cpp's
-server as recorded in tests/front/recordings.
+msgspec skips everything else without building it.  The forms are those of vLLM 0.32, MAX 26.7 and llama.cpp's server
+of October 2026, as recorded in tests/front/recordings.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class RequestMetrics(_Part):
 
 
 class Chunk(_Part):
-    """One event."""
+    """One event.  `usage` stays unread: vLLM sends one with every token, and only the last one counts."""
 
     choices: list[Choice] = []
-    usage: Usage | None = None
+    usage: msgspec.Raw | None = None
     timings: Timings | None = None
     metrics: RequestMetrics | None = None
     error: msgspec.Raw | None = None
@@ -100,6 +100,7 @@ class ErrorBody(_Part):
     code: int | str | None = None
 
 
+usage = msgspec.json.Decoder(Usage).decode
 chunk = msgspec.json.Decoder(Chunk).decode
 logprobs = msgspec.json.Decoder(Logprobs).decode
 error_body = msgspec.json.Decoder(ErrorBody | str).decode

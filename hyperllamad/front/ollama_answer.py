@@ -63,9 +63,9 @@ class _Progress:
     def end(self, context: list[int]) -> End:
         """The engine's own figures where it gives them, else what was seen from here."""
         told, engine, now = self.record, self._engine, time.perf_counter_ns()
-        usage, timings, metrics = engine.usage, engine.timings, engine.metrics
-        told.prompt_tokens = (usage.prompt_tokens if usage else 0) or 0
-        told.completion_tokens = (usage and usage.completion_tokens) or told.completion_tokens
+        usage, timings, metrics = engine.usage(), engine.timings, engine.metrics
+        told.prompt_tokens = usage.prompt_tokens or 0
+        told.completion_tokens = usage.completion_tokens or told.completion_tokens
         first = told.first_token or now
         prompt_ms = timings.prompt_ms if timings else metrics.time_to_first_token_ms if metrics else None
         if metrics and prompt_ms and metrics.queue_time_ms:

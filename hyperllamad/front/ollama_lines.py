@@ -76,7 +76,7 @@ class Collected:
             if pieces:
                 self.calls.add(pieces)
             if choice.logprobs is not None:
-                self.logprobs += logprobs(choice.logprobs)
+                self.logprobs += logprobs(choice.logprobs, text or "")
         return found
 
 
@@ -125,7 +125,7 @@ class Lines(ABC):
 
     def _line_with_logprobs(self, head: bytes, text: str, thinking: str | None, found: msgspec.Raw) -> bytes:
         thought = b',"thinking":' + gojson.string(thinking) if thinking else b""
-        items = logprobs(found)
+        items = logprobs(found, text)
         listed = b',"logprobs":' + gojson.encode(items) if items else b""
         return head + gojson.string(text) + thought + self._text_end + b',"done":false' + listed + b"}\n"
 
@@ -246,15 +246,18 @@ def tool_calls(calls: Iterable[Call]) -> tuple[list[wire.ToolCall], str]:
     return good, "\n".join(spoken)
 
 
-def logprobs(raw: msgspec.Raw) -> list[wire.Logprob]:
-    """An engine's logprobs, in either of OpenAI's forms, in Ollama's; none when they are in neither."""
+def logprobs(raw: msgspec.Raw, text: str) -> list[wire.Logprob]:
+    """An engine's logprobs, in either of OpenAI's forms, in Ollama's; none when they are in neither.
+
+    MAX names no tokens on the completion route: there the chunk's `text` is the token.
+    """
     try:
         found = engine_wire.logprobs(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
     if found.content is not None:
         return [_logprob(item) for item in found.content]
-    listed = zip(found.tokens or (), found.token_logprobs or (), strict=False)
+    listed = zip(found.tokens or (text,), found.token_logprobs or (), strict=False)
     tops = found.top_logprobs or []
     return [
         wire.Logprob(

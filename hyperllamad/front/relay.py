@@ -116,7 +116,7 @@ class EngineStream:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
         self.finish_reason = ""
-        self.usage: engine_wire.Usage | None = None
+        self._usage: msgspec.Raw | None = None
         self.timings: engine_wire.Timings | None = None
         self.metrics: engine_wire.RequestMetrics | None = None
         self._content = content
@@ -168,11 +168,18 @@ class EngineStream:
         if chunk.choices and (reason := chunk.choices[0].finish_reason):
             self.finish_reason = reason
         if chunk.usage is not None:
-            self.usage = chunk.usage
+            self._usage = chunk.usage
         if chunk.timings is not None:
             self.timings = chunk.timings
         if chunk.metrics is not None:
             self.metrics = chunk.metrics
+
+    def usage(self) -> engine_wire.Usage:
+        """The last figures the engine gave; empty when it gave none."""
+        try:
+            return engine_wire.usage(self._usage) if self._usage else engine_wire.Usage()
+        except msgspec.DecodeError:
+            return engine_wire.Usage()
 
     def _finish(self) -> None:
         if not self.finish_reason:

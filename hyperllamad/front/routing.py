@@ -38,7 +38,7 @@ class Routes:
     @classmethod
     def install(cls, app: Quart) -> Routes:
         app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-        app.url_rule_class = ExactRule  # type: ignore[assignment]  # typed by its constructor, which we narrow
+        app.url_rule_class = ExactRule
         app.url_map.strict_slashes = True
         app.url_map.merge_slashes = False
         routes = cls(app)

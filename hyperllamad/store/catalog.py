@@ -71,7 +71,8 @@ class Catalog:
 
         Raises InvalidNameError, ModelNotFoundError, and LoadFailedError for a model that is there but broken.
         """
-        place = self._surveyed(whole=False).places.get(ModelName.parse(text).key)
+        key = ModelName.parse(text).key
+        place = self._surveyed(whole=False).places.get(key) or self._surveyed(whole=True).places.get(key)
         if place is None:
             raise ModelNotFoundError(text)
         result = self._look(place).result

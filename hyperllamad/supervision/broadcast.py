@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import anyio
-from typing_extensions import Self
 
 T = TypeVar("T")
 

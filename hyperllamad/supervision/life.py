@@ -25,6 +25,7 @@ from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.plan import Plan
 from hyperllamad.supervision.probe import Pace
 from hyperllamad.supervision.upstream import Upstream
+from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
 
@@ -73,7 +74,7 @@ class Life:
         self._child: Child | None = None
         self._sick = ""  # why it is being killed
         self._tail: deque[str] = deque(maxlen=EXPLAINED_LINES)  # of this life; the ring has those before it too
-        self._told = {"instance": str(plan.key), "engine": plan.engine.name, "model": str(plan.model.name)}
+        self._fields = fields(model=plan.model.name, engine=plan.engine.name, instance=plan.key)
 
     @property
     def elapsed(self) -> float:
@@ -194,7 +195,7 @@ class Life:
         self._on_end(end)
 
     def _log(self, level: int, what: str) -> None:
-        log.log(level, "%s: %s %s", self.plan.model.name, self.plan.engine.title, what, extra=self._told)
+        log.log(level, "%s %s", self.plan.engine.title, what, extra=self._fields)
 
 
 def _remove(where: Place) -> None:

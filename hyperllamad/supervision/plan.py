@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import pynvml
+from pathlib import Path
 
 from hyperllamad.config import Config
 from hyperllamad.core.models import Key, Model, Settings, key_of
@@ -12,6 +11,7 @@ from hyperllamad.engines import base, choose, host
 from hyperllamad.engines.base import Engine, Home
 from hyperllamad.engines.homes import Homes
 
+DEVICES = Path("/dev")
 DEFAULT_CONTEXT = 4096  # tokens; more costs memory that few conversations use
 PARALLEL = {"llama_cpp": 4}  # each slot takes its share of the context, so few
 PARALLEL_OTHERS = {"cpu": 8, "cuda": 256}  # by device: engines that batch as requests come
@@ -21,14 +21,11 @@ PARALLEL_OTHERS = {"cpu": 8, "cuda": 256}  # by device: engines that batch as re
 class Plan:
     """Everything an instance needs to be started."""
 
+    key: Key
     model: Model  # as it was named by the request that wanted it first
     settings: Settings
     home: Home
     engine: Engine
-
-    @property
-    def key(self) -> Key:
-        return key_of(self.model, self.settings)
 
 
 class Planner:
@@ -37,11 +34,13 @@ class Planner:
     def __init__(self, config: Config, homes: Homes) -> None:
         self._config = config
         self._homes = homes
+        self._device = host.device()
 
     def plan(self, model: Model) -> Plan:
         """Raises NoEngineError when no installed engine can run the model here."""
-        home = choose.choose(model, self._homes.in_use(), device=host.device())
-        return Plan(model, resolve(model, self._config, home), home, base.load(home.engine))
+        home = choose.choose(model, self._homes.in_use(), device=self._device)
+        settings = resolve(model, self._config, home)
+        return Plan(key_of(model, settings), model, settings, home, base.load(home.engine))
 
 
 def resolve(model: Model, config: Config, home: Home) -> Settings:
@@ -62,7 +61,7 @@ def resolve(model: Model, config: Config, home: Home) -> Settings:
 
 def models_at_once(config: Config) -> int:
     """As configured, else three for each GPU, or three on a machine without: Ollama's default."""
-    gpus = pynvml.nvmlDeviceGetCount() if host.device() == "cuda" else 1
+    gpus = len(list(DEVICES.glob("nvidia[0-9]*"))) if host.device(DEVICES) == "cuda" else 1
     return config.fleet.max_loaded_models or 3 * gpus
 
 

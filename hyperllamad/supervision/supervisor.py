@@ -35,6 +35,7 @@ from hyperllamad.supervision.logs import LogBook, Ring
 from hyperllamad.supervision.plan import Plan, Planner, models_at_once
 from hyperllamad.supervision.probe import NORMAL, Pace
 from hyperllamad.supervision.rows import Change, Row
+from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
 
@@ -133,7 +134,7 @@ class Supervisor:
         return self._closing.is_set()
 
     async def wait_empty(self) -> None:
-        """Until it was closed and no process of any engine is left."""
+        """Until it was closed and no process of any engine is left, or run() has given up waiting for that."""
         await self._empty.wait()
 
     # -- what people see -------------------------------------------------------------------------------------------
@@ -172,6 +173,7 @@ class Supervisor:
                 self._tasks.cancel_scope.cancel()
         finally:
             self._changes.close()
+            self._empty.set()
 
     async def _wait_over(self) -> None:
         """Until close() and the end of everybody; requests get the grace, engines the time to stop and be killed."""
@@ -221,8 +223,8 @@ class Supervisor:
                     lease.answer(error)
                     refused[str(lease.model.name), str(error)] += 1
         for (name, why), count in refused.items():
-            log.info("%s: %d requests refused: %s", name, count, why, extra={"model": name})
-        if self._closing.is_set() or any(_may_free(action) for action in actions):
+            log.info("%d requests refused: %s", count, why, extra=fields(model=name))
+        if self.closing or any(_may_free(action) for action in actions):
             self._tidy()
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
@@ -239,7 +241,7 @@ class Supervisor:
         elif effect is Effect.KILL:
             life.kill()
         else:
-            life.cut("the server is shutting down" if self._closing.is_set() else "the model was unloaded")
+            life.cut("the server is shutting down" if self.closing else "the model was unloaded")
 
     def _spawn(self, key: Key) -> None:
         assert self._tasks is not None  # noqa: S101 - see the class
@@ -285,7 +287,7 @@ class Supervisor:
         needed = {view.key for view in self._fleet.views(self._clock())}
         needed |= self._lives.keys() | {lease.key for lease in self._leases.values()}
         self._plans = {key: plan for key, plan in self._plans.items() if key in needed}
-        if self._closing.is_set() and not needed:
+        if self.closing and not needed:
             self._empty.set()
 
     def _cut_everybody(self) -> None:

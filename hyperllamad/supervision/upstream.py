@@ -58,7 +58,7 @@ class Connector(aiohttp.UnixConnector):
 
     async def wait_cut(self) -> None:
         """Until every connection is lost, and whoever waited on one was told."""
-        while any(connection.transport is not None for connection in self._connections):
+        while any(connection.transport is not None for connection in self._connections):  # noqa: ASYNC110 - no event
             await anyio.sleep(CLOSING_PAUSE)
 
     def _check(self) -> None:
@@ -81,7 +81,8 @@ def open_session(connector: Connector) -> aiohttp.ClientSession:
 class Upstream:
     """What a lease grants.  `session` must not be closed by its users; `name` is the model's name in the engine.
 
-    When the engine ends, or its streams are cut off, requests over the session fail with an aiohttp.ClientError.
+    When the engine ends, or its streams are cut off, requests fail with an aiohttp.ClientError.  Some time after the
+    end the session is closed, which aiohttp answers with a RuntimeError: ask for `session.closed` before a request.
     """
 
     def __init__(self, engine: Engine, model: Model, settings: Settings, path: str) -> None:

@@ -56,5 +56,5 @@ def app_for(engine: str) -> Quart:
 if __name__ == "__main__":
     config = Config()
     config.bind = [f"127.0.0.1:{sys.argv[2]}"]
-    config.accesslog = None
+    config.accesslog = config.errorlog = None
     uvloop.run(serve(app_for(sys.argv[1]), config))  # type: ignore[arg-type]

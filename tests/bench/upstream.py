@@ -68,8 +68,8 @@ class Engine:
 
 async def main(path: str, tokens: int, step: float) -> None:
     engine = Engine(tokens, step)
-    await asyncio.start_unix_server(engine.serve, path, backlog=1024)
-    await engine.steps()
+    async with await asyncio.start_unix_server(engine.serve, path, backlog=1024):
+        await engine.steps()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import msgspec
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from hyperllamad.core.errors import HyperLlamaError, ModelNotFoundError, NoEngineError
 from hyperllamad.core.instance import State
@@ -16,7 +15,7 @@ from hyperllamad.core.models import Capability, Format, Model, Settings, key_of
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Home
 from hyperllamad.store.layout import Problem
-from hyperllamad.supervision.broadcast import Broadcast
+from hyperllamad.supervision.broadcast import Broadcast, Watch
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.rows import Change, Row
 
@@ -159,7 +158,7 @@ class FakeSupervisor:
         for ring in self.rings.values():
             ring.end()
 
-    def watch(self) -> MemoryObjectReceiveStream[Change]:
+    def watch(self) -> Watch[Change]:
         return self.changes.watch()
 
 

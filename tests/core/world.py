@@ -15,8 +15,8 @@ from functools import partial
 from itertools import pairwise
 
 from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, LoadFailedError, LoadTimeoutError
-from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse
-from hyperllamad.core.instance import HAS_CHILD, Effect, Fact, State
+from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, View
+from hyperllamad.core.instance import CRASH, HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.models import Key
 from tests.core.script import Ask, Birth, Meddling, Script
 
@@ -83,6 +83,7 @@ class World:
             if min(tick_at, event_at) > end:
                 break
             self.now = max(self.now, min(tick_at, event_at))
+            self.check_timer()
             if event_at <= tick_at:
                 heapq.heappop(self._todo)[2]()
             else:
@@ -178,7 +179,6 @@ class World:
 
     def do(self, event: str, actions: list[Action]) -> None:
         self.event = event
-        self.count_evictions(actions)
         for action in actions:
             match action:
                 case Grant(lease, key):
@@ -193,11 +193,14 @@ class World:
                     self.cut(key)
                 case Do(key, effect):
                     self.signal(key, effect)
+        self.check_evictions(actions)
         self.check()
 
     def changed(self, key: Key, state: State) -> None:
         before = self.states.pop(key, State.GONE)
         assert state is not before
+        if (before, state) == (State.WAITING, State.GONE) and self.event not in {"unload", "cut", "close"}:
+            assert self.oldest(key) is None, "a promise was taken back"
         self.seen[f"{self.event}: {before} > {state}"] += 1
         if state is not State.GONE:
             self.states[key] = state
@@ -211,13 +214,6 @@ class World:
         self.seen["cut requests"] += len(cut)
         for lease in cut:
             del self.open[lease]  # its client releases it later all the same
-
-    def count_evictions(self, actions: list[Action]) -> None:
-        """A newcomer's WAITING comes right behind what was ordered of the one that is sent away for it."""
-        steps = [action for action in actions if isinstance(action, Changed)]
-        for one, other in pairwise(steps):
-            left = one.state in {State.DRAINING, State.STOPPING, State.GONE}
-            self.seen["evictions"] += other.state is State.WAITING and left and one.key != other.key
 
     def granted(self, lease: int, key: Key) -> None:
         wanted, _ = self.pending.pop(lease)
@@ -254,6 +250,30 @@ class World:
 
     # -- promises --------------------------------------------------------------------------------------------------
 
+    def oldest(self, key: Key) -> int | None:
+        """The request that has waited longest for `key`."""
+        return min((lease for lease, (wanted, _) in self.pending.items() if wanted == key), default=None)
+
+    def check_timer(self) -> None:
+        """The clock was set: nothing was due before that should have made the fleet ask for a tick."""
+        due = [deadline for _, deadline in self.pending.values()]
+        due += [view.expires_at or 0 for view in self.fleet.views(self.now) if self.rests(view)]
+        assert all(at + self.script.lag >= self.now for at in due), "a deadline has passed unnoticed"
+
+    @staticmethod
+    def rests(view: View) -> bool:
+        return view.state is State.READY and not view.leases
+
+    def check_evictions(self, actions: list[Action]) -> None:
+        """A newcomer's WAITING comes right behind what was ordered of the one that is sent away for it."""
+        steps = [action for action in actions if isinstance(action, Changed)]
+        for one, other in pairwise(steps):
+            left = one.state in {State.DRAINING, State.STOPPING, State.GONE}
+            if other.state is State.WAITING and left and one.key != other.key:
+                self.seen["evictions"] += 1
+                older, newcomer = self.oldest(one.key), self.oldest(other.key)
+                assert older is None or newcomer is None or newcomer < older, "evicted in spite of an older request"
+
     def check(self) -> None:
         """What must hold after every event."""
         views = {view.key: view for view in self.fleet.views(self.now)}
@@ -271,7 +291,7 @@ class World:
             assert view.since <= self.now
             if view.state is State.READY:
                 assert not waiting, "a ready instance let somebody wait"
-                assert view.leases or (view.expires_at or 0) > self.now, "an idle instance outstayed its keep-alive"
+                assert not self.rests(view) or (view.expires_at or 0) > self.now, "one outstayed its keep-alive"
             elif view.state is State.FAILED:
                 assert view.error is not None
                 assert not waiting or self.now >= view.since + HELD
@@ -284,7 +304,9 @@ class World:
     def check_places(self) -> None:
         """No place is promised twice, and none is withheld from who waits without a promise."""
         slots = self.fleet._slots.values()
-        promised = [s for s in slots if s.state not in {State.FAILED, State.GONE} and not s.instance.leaving]
+        leaving = [s for s in slots if s.state is State.STOPPING and s.instance.fate is not CRASH]
+        leaving += [s for s in slots if s.state in {State.DRAINING, State.FAILED}]
+        promised = [s for s in slots if s not in leaving]
         assert len(promised) <= self.script.max_models, "promised more places than there are"
         older: set[Key] = set()
         for key in dict.fromkeys(key for key, _ in self.pending.values()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.abc
 import msgspec
 import pytest
 
@@ -70,12 +71,26 @@ async def open_house(
         metrics = Metrics()
         app = create_app(fakes.FakeCatalog(*models), supervisor, config, metrics, "1.2.3")
         sock = listen.open_unix(where / "front")
-        stop = anyio.Event()
-        tasks: anyio.abc.TaskGroup = await held.enter_async_context(anyio.create_task_group())
-        held.callback(stop.set)
-        served = app if wire else _without_wire(app)
-        await tasks.start(partial(listen.serve, served, [sock], stop=stop.wait, grace=1.0))
+        await held.enter_async_context(_served(app if wire else _without_wire(app), sock))
         yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front")
+
+
+@asynccontextmanager
+async def _served(app: App, sock: socket.socket) -> AsyncIterator[None]:
+    """A task of its own and not a task group: a failed assertion must not come wrapped."""
+    stop, started = anyio.Event(), asyncio.get_running_loop().create_future()
+
+    class Status:
+        def started(self, value: object = None) -> None:
+            started.set_result(value)
+
+    serving = asyncio.create_task(listen.serve(app, [sock], stop=stop.wait, grace=1.0, task_status=Status()))
+    await started
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
 
 
 def _without_wire(app: App) -> App:

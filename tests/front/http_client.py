@@ -47,7 +47,7 @@ class Exchange:
         self._connection = h11.Connection(h11.CLIENT)
 
     async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> None:
-        sent = {"Host": "localhost", **headers}
+        sent = {"Host": "localhost:11434", **headers}
         if body is not None:
             sent["Content-Length"] = str(len(body))
         # Written by hand: h11 would refuse some of what must be tried.

@@ -197,8 +197,7 @@ async def test_host_of_a_loopback_server(house: OpenHouse, host: str, status: in
 @pytest.mark.parametrize("bound", ["0.0.0.0:11434", "192.168.1.5", ":11434", "[::]:1"])
 async def test_host_is_not_checked_on_other_addresses(house: OpenHouse, bound: str) -> None:
     async with house(NOTHING, host=bound) as h:
-        status = (await h.client.get("/api/version", headers={"Host": "evil.com"})).status
-        assert status == (200 if bound != ":11434" else 403)  # Ollama's default host is the loopback one
+        assert (await h.client.get("/api/version", headers={"Host": "evil.com"})).status == 200
 
 
 async def test_options_of_a_local_name_is_always_204(house: OpenHouse) -> None:
@@ -219,7 +218,9 @@ async def test_health_and_metrics(house: OpenHouse) -> None:
         assert (closing.status, closing.json()["status"]) == (503, "closing")
         await h.client.get("/a/path/nobody/knows")
         metrics = await h.client.get("/metrics")
-        assert metrics.header("content-type", ).startswith("text/plain; version=")
+        assert metrics.header(
+            "content-type",
+        ).startswith("text/plain; version=")
         assert 'hyperllama_requests_total{route="/health",status="503"} 1.0' in metrics.text
         assert 'hyperllama_requests_total{route="other",status="404"} 1.0' in metrics.text
         assert "nobody" not in metrics.text

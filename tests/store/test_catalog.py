@@ -222,6 +222,27 @@ def test_what_arrives_later_is_seen_in_an_old_store(store: Path, make: Make) -> 
     assert len(found.list()) == 4
 
 
+def test_a_model_that_becomes_part_of_a_name(store: Path, make: Make) -> None:
+    gguf(store / "org" / "x.gguf")
+    gguf(store / "other" / "x.gguf")
+    age(store)
+    first, second = make(), make()
+    assert sorted(names(first)) == sorted(names(second)) == ["org:latest", "other:latest"]
+    (store / "org" / "x.gguf").unlink()
+    gguf(store / "org" / "new" / "x.gguf")
+    assert first.resolve("org/new").name.short == "org/new:latest"
+    assert names(second) == ["org/new:latest", "other:latest"]
+
+
+def test_a_name_that_leads_elsewhere_now(store: Path, tmp_path: Path, make: Make) -> None:
+    gguf(tmp_path / "other" / "m.gguf", llama__context_length=1)
+    found = make(directories=(str(tmp_path / "other"),))
+    age(tmp_path)
+    assert found.resolve("m").context_length == 1
+    gguf(store / "m.gguf", llama__context_length=2)
+    assert found.resolve("m").context_length == 2
+
+
 def test_nothing_is_read_again_while_nothing_changes(store: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf(store / "a" / "x.gguf")
     sharded_directory(store / "b")
@@ -245,6 +266,19 @@ def test_nothing_is_read_again_while_nothing_changes(store: Path, make: Make, mo
         found.resolve("gone")
     with pytest.raises(ModelNotFoundError):
         found.resolve("other")
+
+
+def test_files_from_the_future_are_not_read_at_every_call(
+    store: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = gguf(store / "a.gguf")
+    os.utime(path, (4e9, 4e9))
+    os.utime(store, (4e9, 4e9))
+    found = make()
+    model = found.resolve("a")
+    monkeypatch.setattr(catalog, "inspect", None)
+    monkeypatch.setattr(catalog, "survey", None)
+    assert found.resolve("a") is model
 
 
 def test_resolve_asks_a_few_files_only(store: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

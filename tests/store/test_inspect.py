@@ -288,6 +288,14 @@ def test_the_digest_of_a_directory(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (tmp_path / "b" / "README.md").write_text("not part of the model")
     assert look(tmp_path / "b").digest == first.digest
+    for directory in ("a", "b"):
+        (tmp_path / directory / "tokenizer.json").write_text("x" * 1_000_000)
+    with_tokenizer = look(tmp_path / "a").digest
+    assert first.digest != with_tokenizer == look(tmp_path / "b").digest
+    (tmp_path / "b" / "tokenizer.json").write_text("x" * 345_678 + "y" + "x" * 654_321)
+    assert look(tmp_path / "b").digest != with_tokenizer
+    for directory in ("a", "b"):
+        (tmp_path / directory / "tokenizer.json").unlink()
     for name in ("config.json", "model.safetensors"):
         path = tmp_path / "b" / name
         before = path.read_bytes()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.store import safetensors_file
@@ -88,3 +92,39 @@ def test_bytes_that_make_no_sense(tmp_path: Path) -> None:
         safetensors_file.read(tmp_path / "pipe")
     with pytest.raises(LoadFailedError, match="No such file"):
         safetensors_file.read(tmp_path / "gone")
+
+
+reached: Counter[str] = Counter()
+_WHOLE = safetensors_bytes({"a": ("F32", (3,), 12), "b": ("F16", (2, 2), 8)}, format="pt")
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> bytes:
+    """A good file with a few bytes replaced by others, digits and brackets above all."""
+    content = bytearray(_WHOLE)
+    for _ in range(draw(st.integers(1, 3))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(
+            st.one_of(st.sampled_from(b'0123456789[]{}",:'), st.integers(0, 255))
+        )
+    return bytes(content)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(spoiled())
+def read_random_bytes(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            safetensors_file.read(Path(file.name))
+        except LoadFailedError:
+            reached["refused"] += 1
+        else:
+            reached["read"] += 1
+
+
+def test_random_bytes_raise_nothing_else() -> None:
+    reached.clear()
+    read_random_bytes()
+    assert reached["read"] > 20
+    assert reached["refused"] > 100

@@ -115,7 +115,7 @@ def configuration(root: Path, **fleet: Any) -> Config:
 @asynccontextmanager
 async def supervised(root: Path, *, pace: Pace = FAST, grace: str = "30s", **fleet: Any) -> AsyncIterator[Supervisor]:
     """A running supervisor; afterwards it is closed, and everything of it must end."""
-    settings = configuration(root, **fleet)
+    settings = configuration(root, **{"stop_timeout": "1s", **fleet})
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
     supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace)
     with anyio.fail_after(30):

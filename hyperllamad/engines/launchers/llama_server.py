@@ -47,7 +47,7 @@ def main() -> None:
     except (ImportError, AttributeError) as failure:
         sys.exit(f"hyperllama launcher: this version of xllamacpp cannot be used: {failure}")
     try:
-        server = xllamacpp.Server(params)  # returns once it serves, for as long as the object lives
+        _server = xllamacpp.Server(params)  # returns once it serves; serves for as long as the object lives
     except RuntimeError as failure:
         sys.exit(f"hyperllama launcher: {failure}")
     stop = threading.Event()

@@ -1,0 +1,318 @@
+"""/api/chat and /api/generate over what the three engines really streamed, line by line and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from tests.front import fake_supervisor as fakes
+from tests.front.conftest import OpenHouse
+from tests.front.scripted_engine import (
+    DONE,
+    USAGE,
+    Asked,
+    Stream,
+    Whole,
+    by_path,
+    chat_event,
+    events,
+    recording,
+    short_chat,
+)
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+ENGINES = ("llama_cpp", "vllm", "max")
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+METRICS = (
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+)
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,8}[1-9]|\.[1-9])?Z")
+
+
+def ask(**more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": MESSAGES, **more}
+
+
+@pytest.mark.parametrize("wire", [True, False])
+@pytest.mark.parametrize("name", ENGINES)
+async def test_chat_stream(house: OpenHouse, name: str, wire: bool) -> None:
+    async with house(by_path({CHAT: Stream(events(recording(f"{name}-chat")))}), wire=wire) as h:
+        reply = await h.client.post("/api/chat", ask())
+        assert reply.status == 200
+        assert reply.header("content-type") == "application/x-ndjson"
+        assert reply.header("transfer-encoding") == "chunked"
+        *tokens, last = reply.lines()
+        assert [line["message"]["content"] for line in tokens] == [
+            "The",
+            " capital",
+            " of",
+            " France",
+            " is",
+            " Paris",
+            ".",
+        ]
+        for line in tokens:
+            assert list(line) == ["model", "created_at", "message", "done"]
+            assert list(line["message"]) == ["role", "content"]
+            assert (line["model"], line["message"]["role"], line["done"]) == ("m", "assistant", False)
+            assert UTC.fullmatch(line["created_at"])
+        assert list(last) == ["model", "created_at", "message", "done", "done_reason", *METRICS]
+        assert last["message"] == {"role": "assistant", "content": ""}
+        assert (last["done"], last["done_reason"]) == (True, "stop")
+        assert (last["prompt_eval_count"], last["eval_count"]) == (27, 8)
+        assert all(last[key] > 0 for key in METRICS)
+        assert h.supervisor.open == 0
+        assert h.engine.asked[0].finished
+
+
+@pytest.mark.parametrize("name", ENGINES)
+async def test_chat_whole(house: OpenHouse, name: str) -> None:
+    async with house(by_path({CHAT: Stream([recording(f"{name}-chat")])})) as h:
+        reply = await h.client.post("/api/chat", ask(stream=False))
+        assert (reply.status, reply.header("content-type")) == (200, "application/json; charset=utf-8")
+        assert int(reply.header("content-length") or 0) == len(reply.body)
+        assert not reply.body.endswith(b"\n")
+        found = reply.json()
+        assert list(found) == ["model", "created_at", "message", "done", "done_reason", *METRICS]
+        assert found["message"] == {"role": "assistant", "content": "The capital of France is Paris."}
+        assert (found["prompt_eval_count"], found["eval_count"]) == (27, 8)
+
+
+async def test_durations_are_the_engines_own(house: OpenHouse) -> None:
+    for name, prompt, answer in (
+        ("llama_cpp", 2242.723, 3575.84),
+        ("vllm", 113.39412999996057 - 0.02993500038428465, 427.02),
+    ):
+        async with house(by_path({CHAT: Stream([recording(f"{name}-chat")])})) as h:
+            found = (await h.client.post("/api/chat", ask(stream=False))).json()
+            assert found["prompt_eval_duration"] == pytest.approx(prompt * 1e6, abs=10)
+            assert found["eval_duration"] == pytest.approx(answer * 1e6, rel=1e-4)
+            (h.socket.parent / "engine").unlink()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+async def test_raw_generate_with_logprobs(house: OpenHouse, name: str) -> None:
+    script = by_path({COMPLETION: Stream([recording(f"{name}-completion-logprobs")])})
+    async with house(script) as h:
+        asked = {"model": "m", "prompt": "Once upon a time", "raw": True, "logprobs": True, "top_logprobs": 2}
+        found = (await h.client.post("/api/generate", asked | {"stream": False})).json()
+        keys = ["model", "created_at", "response", "done", "done_reason", *METRICS, "logprobs"]
+        assert list(found) == keys
+        assert (found["response"], found["done_reason"]) == (", the city", "length")
+        assert [item["token"] for item in found["logprobs"]] == [",", " the", " city"]
+        for item in found["logprobs"]:
+            assert bytes(item["bytes"]).decode() == item["token"]
+            assert item["logprob"] < 0
+            assert [list(top) for top in item["top_logprobs"]] == [["token", "logprob", "bytes"]] * 2
+        *tokens, last = (await h.client.post("/api/generate", asked)).lines()
+        assert [line["logprobs"][0]["token"] for line in tokens] == [",", " the", " city"]
+        assert "logprobs" not in last
+        sent = h.engine.asked[0].body
+        assert (sent["prompt"], sent["logprobs"], sent["model"]) == ("Once upon a time", 2, h.supervisor.upstream.name)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+async def test_chat_with_logprobs(house: OpenHouse, name: str) -> None:
+    async with house(by_path({CHAT: Stream([recording(f"{name}-chat-logprobs")])})) as h:
+        *tokens, last = (await h.client.post("/api/chat", ask(logprobs=True, top_logprobs=2))).lines()
+        assert [(line["message"]["content"], line["logprobs"][0]["token"]) for line in tokens] == [
+            ("Hello", "Hello"),
+            (" there", " there"),
+            ("!", "!"),
+        ]
+        assert list(tokens[0]) == ["model", "created_at", "message", "done", "logprobs"]
+        assert last["done_reason"] == "length"
+
+
+async def test_text_is_escaped_as_go_does(house: OpenHouse) -> None:
+    words = ["<b>&", "\u2028é😀", '"\\\n\x01']
+    async with house(by_path({CHAT: Stream(short_chat(*words))})) as h:
+        reply = await h.client.post("/api/chat", ask())
+        assert b'"content":"\\u003cb\\u003e\\u0026"' in reply.body
+        assert '"content":"\\u2028é😀"'.encode() in reply.body
+        assert b'"content":"\\"\\\\\\n\\u0001"' in reply.body
+        whole = await h.client.post("/api/chat", ask(stream=False))
+        assert whole.json()["message"]["content"] == "".join(words)
+        assert b"\\u003cb\\u003e\\u0026" in whole.body
+
+
+async def test_lines_that_arrive_together_leave_together(house: OpenHouse) -> None:
+    async with house(by_path({CHAT: Stream([b"".join(short_chat(*"abcdef"))])})) as h:
+        async with h.client.exchange("POST", "/api/chat", ask()) as exchange:
+            await exchange.event()
+            piece = await exchange.data()
+            assert piece.count(b"\n") == 6
+
+
+@pytest.mark.parametrize("wire", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+async def test_events_cut_anywhere(house: OpenHouse, size: int, wire: bool) -> None:
+    data = recording("max-chat").replace(b"\n", b"\r\n") + b": a comment\r\n\r\n"
+    pieces = [data[i : i + size] for i in range(0, len(data), size)]
+    async with house(by_path({CHAT: Stream(pieces)}), wire=wire) as h:
+        lines = (await h.client.post("/api/chat", ask())).lines()
+        assert "".join(line["message"]["content"] for line in lines) == "The capital of France is Paris."
+        assert lines[-1]["done"]
+
+
+async def test_every_line_comes_when_its_token_does(house: OpenHouse) -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    pieces: list[bytes | asyncio.Event] = []
+    for word, gate in zip("abc", gates, strict=True):
+        pieces += [chat_event(word), gate]
+    async with house(by_path({CHAT: Stream([*pieces, chat_event(finish_reason="stop"), USAGE, DONE])})) as h:
+        async with h.client.exchange("POST", "/api/chat", ask()) as exchange:
+            await exchange.event()
+            for word, gate in zip("abc", gates, strict=True):
+                assert f'"content":"{word}"'.encode() in await exchange.data()
+                gate.set()
+            assert b'"done":true' in await exchange.data()
+            assert await exchange.data() == b""
+
+
+async def test_thinking(house: OpenHouse) -> None:
+    pieces = [
+        chat_event(role="assistant", content=""),
+        chat_event(reasoning="Let me"),
+        chat_event(reasoning_content=" see"),
+        *short_chat("Paris"),
+    ]
+    async with house(by_path({CHAT: Stream(pieces)})) as h:
+        lines = (await h.client.post("/api/chat", ask(model="mk"))).lines()
+        assert [line["message"] for line in lines] == [
+            {"role": "assistant", "content": "", "thinking": "Let me"},
+            {"role": "assistant", "content": "", "thinking": " see"},
+            {"role": "assistant", "content": "Paris"},
+            {"role": "assistant", "content": ""},
+        ]
+        whole = (await h.client.post("/api/chat", ask(model="mk", stream=False))).json()
+        assert whole["message"] == {"role": "assistant", "content": "Paris", "thinking": "Let me see"}
+        generated = (await h.client.post("/api/generate", {"model": "mk", "prompt": "x"})).lines()
+        assert generated[0]["thinking"] == "Let me"
+        assert list(generated[0]) == ["model", "created_at", "response", "thinking", "done"]
+        assert h.engine.asked[0].body["chat_template_kwargs"] == {"enable_thinking": True}
+
+
+def call_piece(index: int, *, id: str | None = None, name: str | None = None, arguments: str = "") -> bytes:  # noqa: A002
+    function = {"name": name, "arguments": arguments} if name else {"arguments": arguments}
+    return chat_event(
+        tool_calls=[{"index": index, **({"id": id} if id else {}), "type": "function", "function": function}]
+    )
+
+
+async def test_tool_calls_come_whole_in_lines_of_their_own(house: OpenHouse) -> None:
+    pieces = [
+        chat_event("I look."),
+        call_piece(0, id="call_a", name="weather", arguments='{"city": "P'),
+        call_piece(0, arguments='aris", "n": 1}'),
+        call_piece(1, name="time"),
+        chat_event(finish_reason="tool_calls"),
+        USAGE,
+        DONE,
+    ]
+    async with house(by_path({CHAT: Stream(pieces)})) as h:
+        text, first, second, last = (
+            await h.client.post("/api/chat", ask(model="mt", tools=[{"function": {"name": "f"}}]))
+        ).lines()
+        assert text["message"]["content"] == "I look."
+        assert first["message"]["tool_calls"] == [
+            {"id": "call_a", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris", "n": 1}}}
+        ]
+        assert (first["message"]["content"], first["done"]) == ("", False)
+        (call,) = second["message"]["tool_calls"]
+        assert re.fullmatch(r"call_[a-z0-9]{8}", call["id"])
+        assert call["function"] == {"index": 1, "name": "time", "arguments": {}}
+        assert (last["done"], last["done_reason"], last["message"]) == (
+            True,
+            "stop",
+            {"role": "assistant", "content": ""},
+        )
+        whole = (await h.client.post("/api/chat", ask(model="mt", stream=False))).json()
+        assert [c["function"]["name"] for c in whole["message"]["tool_calls"]] == ["weather", "time"]
+
+
+async def test_a_call_that_is_none_is_shown_as_text(house: OpenHouse) -> None:
+    pieces = [call_piece(0, name="f", arguments="[1"), chat_event(finish_reason="tool_calls"), USAGE, DONE]
+    async with house(by_path({CHAT: Stream(pieces)})) as h:
+        text, last = (await h.client.post("/api/chat", ask(model="mt"))).lines()
+        assert text["message"] == {"role": "assistant", "content": "f([1"}
+        assert last["done"]
+
+
+async def test_content_beside_the_finish_reason_is_kept(house: OpenHouse) -> None:
+    async with house(by_path({CHAT: Stream([chat_event("all", finish_reason="length"), DONE])})) as h:
+        first, last = (await h.client.post("/api/chat", ask())).lines()
+        assert first["message"]["content"] == "all"
+        assert (last["done_reason"], last["eval_count"]) == ("length", 1)
+        assert "prompt_eval_count" not in last  # zero, and Go leaves zeros out
+
+
+# -- context ----------------------------------------------------------------------------------------------------------
+
+
+def tokenizer(asked: Asked) -> Stream | Whole:
+    """An engine that can render and tokenise: a token for each character."""
+    if asked.path == "/apply":
+        prompt = "".join(f"<{m['role']}>{m['content']}" for m in asked.body["messages"])
+        return Whole(200, ('{"prompt":"%s"}' % prompt).encode())  # noqa: UP031
+    if asked.path == "/tok":
+        return Whole(200, str({"tokens": [ord(c) for c in asked.body["content"]]}).replace("'", '"').encode())
+    if asked.path == COMPLETION:
+        return Stream([recording("llama_cpp-completion-logprobs")])
+    return Stream(short_chat("Hi", "!"))
+
+
+CAN_TELL = fakes.FakeEngine(apply_template="/apply", tokenize="/tok")
+
+
+async def test_context_of_generate(house: OpenHouse) -> None:
+    async with house(tokenizer, engine=CAN_TELL) as h:
+        asked = {"model": "m", "prompt": "Hello", "system": "S"}
+        last = (await h.client.post("/api/generate", asked)).lines()[-1]
+        assert list(last) == ["model", "created_at", "response", "done", "done_reason", "context", *METRICS]
+        assert "".join(map(chr, last["context"])) == "<system>S<user>HelloHi!"
+        whole = (await h.client.post("/api/generate", asked | {"stream": False})).json()
+        assert whole["context"] == last["context"]
+        chat = (await h.client.post("/api/chat", ask())).lines()[-1]
+        assert "context" not in chat
+
+
+async def test_generate_continues_from_a_context(house: OpenHouse) -> None:
+    async with house(tokenizer, engine=CAN_TELL) as h:
+        asked = {"model": "m", "prompt": "you", "context": [72, 105], "stream": False}
+        found = (await h.client.post("/api/generate", asked)).json()
+        (sent,) = (asked.body for asked in h.engine.asked if asked.path == COMPLETION)
+        assert "".join(map(chr, sent["prompt"])) == "Hi<user>you"
+        assert "".join(map(chr, found["context"])) == "Hi<user>you, the city"
+
+
+async def test_context_where_the_engine_cannot_tell(house: OpenHouse) -> None:
+    async with house(by_path({CHAT: Stream(short_chat("Hi"))})) as h:
+        last = (await h.client.post("/api/generate", {"model": "m", "prompt": "x"})).lines()[-1]
+        assert "context" not in last
+        refused = await h.client.post("/api/generate", {"model": "m", "prompt": "x", "context": [1]})
+        assert (refused.status, refused.json()["error"]) == (
+            400,
+            "Scripted cannot continue from a context (send the messages to /api/chat)",
+        )
+
+
+async def test_rendered_prompt_is_shown_instead_of_run(house: OpenHouse) -> None:
+    async with house(tokenizer, engine=CAN_TELL) as h:
+        chat = await h.client.post("/api/chat", ask(_debug_render_only=True))
+        assert list(chat.json()) == ["model", "created_at", "message", "done", "_debug_info"]
+        assert chat.json()["message"] == {"role": "", "content": ""}
+        assert chat.json()["_debug_info"] == {"rendered_template": "<user>What is the capital of France?"}
+        asked = {"model": "m", "prompt": "x", "images": ["iVBORw0KGgo="], "_debug_render_only": True}
+        generate = (await h.client.post("/api/generate", asked)).json()
+        assert generate["_debug_info"]["image_count"] == 1
+        assert (generate["response"], generate["done"]) == ("", False)
+        assert {asked.path for asked in h.engine.asked} == {"/apply"}
