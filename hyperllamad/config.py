@@ -41,7 +41,7 @@ class Server(_Table, frozen=True, kw_only=True):
     @property
     def grace(self) -> float:
         """Seconds open requests get at shutdown."""
-        return durations.parse(self.shutdown_grace)
+        return parse_seconds(self.shutdown_grace)
 
 
 class FleetTable(_Table, frozen=True, kw_only=True):
@@ -57,12 +57,16 @@ class FleetTable(_Table, frozen=True, kw_only=True):
 
     @property
     def keep_alive_seconds(self) -> float:
-        value = durations.keep_alive(self.keep_alive)
-        return durations.FOREVER if value is None else value
+        seconds = parse_seconds(self.keep_alive)
+        return seconds if seconds >= 0 else durations.FOREVER
+
+    @property
+    def stop_timeout_seconds(self) -> float:
+        return parse_seconds(self.stop_timeout)
 
     @property
     def load_timeout_seconds(self) -> float:
-        seconds = durations.parse(self.load_timeout)
+        seconds = parse_seconds(self.load_timeout)
         return seconds if seconds > 0 else durations.FOREVER
 
 
@@ -253,14 +257,17 @@ def _with_environment(file: _File, environ: Mapping[str, str]) -> _File:
 
 
 def _environment_duration(text: str, default: str) -> str:
-    """A Go duration or a whole number of seconds; the default for anything else, as Ollama does."""
-    if re.fullmatch(r"[+-]?\d+", text):
-        text += "s"
+    """The text where it is a duration; the default for anything else, as Ollama does."""
     try:
-        durations.parse(text)
+        parse_seconds(text)
     except BadRequestError:
         return default
     return text
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds in "5m30s" or, as in OLLAMA_KEEP_ALIVE, a bare whole number of seconds; raises BadRequestError."""
+    return durations.parse(f"{text}s" if re.fullmatch(r"[+-]?\d+", text) else text)
 
 
 def parse_host(text: str) -> tuple[str, int]:
@@ -324,7 +331,7 @@ def _check_values(config: Config, main: Path) -> None:
         (main, "server.shutdown_grace", lambda: config.server.grace),
         (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
-        (main, "fleet.stop_timeout", lambda: durations.parse(config.fleet.stop_timeout)),
+        (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
     ]
     for name, table in config.engine.items():
         checks.append((config.paths.config / "engines.d" / f"{name}.toml", "memory", lambda t=table: t.memory_bytes))

@@ -49,6 +49,11 @@ def test_the_shipped_file_names_every_key_with_its_default() -> None:
     assert tomllib.loads(text) == {table: {} for table in defaults}, "shipped as is it must change nothing"
 
 
+def test_a_bare_number_is_seconds_and_a_negative_keep_alive_for_ever(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, "[fleet]\nkeep_alive = '-1'\nstop_timeout = '3'\n"), {"HOME": "/h"})
+    assert (loaded.fleet.keep_alive_seconds, loaded.fleet.stop_timeout_seconds) == (float("inf"), 3)
+
+
 def test_engine_and_model_files(tmp_path: Path) -> None:
     write(tmp_path, 'version = "0.32.0"\nmemory = "2GiB"\n', "engines.d/vllm.toml")
     write(tmp_path, 'name = "tiny"\npath = "/m/tiny.gguf"\ncontext = 2048\n[parameters]\ntemperature = 0\n', "models.d/tiny.toml")
@@ -65,7 +70,7 @@ def test_engine_and_model_files(tmp_path: Path) -> None:
         ("[fleet]\nmax_que = 1\n", "unknown key `fleet.max_que`"),
         ("[flet]\n", "unknown key `flet`"),
         ("[server]\norigins = ['a', 5]\n", "`server.origins.1` is 5, but str was expected"),
-        ("[fleet]\nkeep_alive = '5'\n", '`fleet.keep_alive`: time: missing unit in duration "5"'),
+        ("[fleet]\nkeep_alive = '5d'\n", '`fleet.keep_alive`: time: unknown unit "d" in duration "5d"'),
         ("[fleet]\nmax_queue = -1\n", "`fleet.max_queue` is -1, but 0 or more was expected"),
         ("[fleet\n", "not valid TOML"),
     ],

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import Self
 
 import anyio
 import msgspec
@@ -63,14 +64,14 @@ class Answer(ResponseBody):
         self._name = name
         self._handler = handler
         self._held = AsyncExitStack()
-        # No buffer: a handler is never further than one line ahead of its client.
-        self._send, self._receive = anyio.create_memory_object_stream[Reply](0)
 
-    async def __aenter__(self) -> Answer:
-        await self._held.enter_async_context(self._receive)
+    async def __aenter__(self) -> Self:
+        # No buffer: a handler is never further than one line ahead of its client.
+        send, receive = anyio.create_memory_object_stream[Reply](0)
+        self._lines = await self._held.enter_async_context(receive)
+        await self._held.enter_async_context(send)  # the handler closes it, but may be cancelled before it begins
         tasks = await self._held.enter_async_context(anyio.create_task_group())
-        self._held.callback(tasks.cancel_scope.cancel)
-        tasks.start_soon(self._run)
+        tasks.start_soon(self._run, send)
         return self
 
     async def __aexit__(
@@ -78,18 +79,18 @@ class Answer(ResponseBody):
     ) -> None:
         await self._held.__aexit__(exc_type, exc_value, tb)
 
-    def __aiter__(self) -> Answer:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        return line(await self._receive.__anext__())
+        return line(await self._lines.__anext__())
 
-    async def _run(self) -> None:
-        async with self._send:
+    async def _run(self, send: MemoryObjectSendStream[Reply]) -> None:
+        async with send:
             try:
-                last = await self._handler(Teller(self._send))
+                last = await self._handler(Teller(send))
             except HyperLlamaError as failure:
                 last = failed(failure)
             except Exception as failure:  # noqa: BLE001  the client must hear of it, whatever it was
                 last = unexpected(failure, self._name)
-            await self._send.send(last)
+            await send.send(last)

@@ -130,6 +130,48 @@ class InstallFailedError(HyperLlamaError):
     status = 500
 
 
+class StoreError(HyperLlamaError):
+    """The directory of the models cannot be read or written."""
+
+    code = "store"
+
+
+class DiskFullError(StoreError):
+    """There is not enough room; the sentence says how much is needed, how much is free, and where."""
+
+    code = "disk_full"
+    status = 507
+
+
+class InUseError(HyperLlamaError):
+    """What should be removed or replaced belongs to somebody else, or is being worked on."""
+
+    code = "in_use"
+    status = 409
+
+
+class PullFailedError(HyperLlamaError):
+    """A model could not be fetched; what arrived is kept, and the next pull goes on from there."""
+
+    code = "pull_failed"
+
+
+class RepositoryNotFoundError(PullFailedError):
+    """The hub has no such repository or variant, or will not admit it; Ollama says "file does not exist"."""
+
+    code = "repository_not_found"
+
+
+class UnknownShortNameError(RepositoryNotFoundError):
+    """A short name that the catalogue does not have; `nearest` are names it does have."""
+
+    code = "unknown_short_name"
+
+    def __init__(self, message: str, *, hint: str, nearest: tuple[str, ...]) -> None:
+        super().__init__(message, hint=hint)
+        self.nearest = nearest
+
+
 class ConfigError(HyperLlamaError):
     """A configuration file is wrong: the sentence gives file, key, what was found and what was expected."""
 

@@ -2,7 +2,8 @@
 
 Owns the queue, the leases and every decision about instances; nothing else in the program decides.
 Must not know processes, sockets, tasks or the clock: events and the time (monotonic seconds) go in, actions come out.
-The caller performs the actions in the order given, reports facts, and calls tick() at next_deadline().
+The caller performs all actions of an event, in the order given, before it brings the next event, and calls tick() at
+next_deadline().
 """
 
 from __future__ import annotations

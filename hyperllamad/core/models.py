@@ -40,6 +40,13 @@ class Kind(enum.StrEnum):
     EMBED = "/v1/embeddings"
 
 
+class Message(NamedTuple):
+    """One turn of a conversation that a variant begins with."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A name and its files, with what they say about themselves."""
@@ -59,8 +66,11 @@ class Model:
     capabilities: frozenset[Capability] = frozenset({Capability.COMPLETION})
     chat_template: str = ""  # Jinja text from the files
     info: Mapping[str, Any] = field(default_factory=dict, compare=False)  # GGUF-style keys for /api/show
-    # What a named overlay or models.d adds:
+    # What a variant (store/overlays.py) or models.d adds:
+    parent: str = ""  # of a variant: the name it was created from
     system: str = ""
+    template: str = ""  # stated with TEMPLATE, as it was given; "" = chat_template holds
+    messages: tuple[Message, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Ollama options
     license: str = ""
     engine: str = ""  # stated by the user; "" = choose

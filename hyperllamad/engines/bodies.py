@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Kind, Model, Settings
+from hyperllamad.core.models import Capability, Kind, Model, Settings
 
 Body = dict[str, Any]
 # The range of each number that OpenAI's servers check; Ollama's do not, so what is outside is brought to the edge.
@@ -29,6 +29,8 @@ def common(kind: Kind, body: Mapping[str, Any], model: Model, settings: Settings
     """
     result = {key: value for key, value in body.items() if value is not None} | {"model": served_name(model)}
     if kind is Kind.EMBED:
+        if Capability.EMBEDDING not in model.capabilities:
+            raise UnsupportedError(f"{model.name} does not support embeddings", hint="ask an embedding model")
         return result
     for key, (least, most) in _RANGES.items():
         if key in result:

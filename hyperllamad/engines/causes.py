@@ -17,7 +17,7 @@ LONGEST = 300  # characters of a line that is quoted
 
 
 class Rule(NamedTuple):
-    """`cause` and `hint` may hold {0}, {1}, ...: the groups of `pattern`."""
+    """`cause` is a whole sentence and may hold {title} and, as `hint`, {0}, {1}, ...: the groups of `pattern`."""
 
     pattern: str
     code: str
@@ -60,7 +60,7 @@ COMMON = (
         "{0}",
         "install the version this release was made for: `hyperllamactl engine install NAME`",
     ),
-    Rule(r"\[Errno 98\]|[Aa]ddress already in use", "address", "its socket was taken", retry=True),
+    Rule(r"\[Errno 98\]|[Aa]ddress already in use", "address", "{title}'s socket was taken", retry=True),
     Rule(
         r"AF_UNIX path too long", "bad_argument", "the runtime directory's path is too long", "shorten `paths.runtime`"
     ),
@@ -83,27 +83,43 @@ COMMON = (
         "it was moved or deleted; `hyperllamactl list` shows the models that are here",
     ),
     Rule(
+        r"^(?:\(.*?\) )?(ModuleNotFoundError: .*|ImportError: .*|RuntimeError: operator .* does not exist)",
+        "crash",
+        "{title}'s installation is damaged: {0}",
+        "remove it and install it again: `hyperllamactl engine remove NAME`, `hyperllamactl engine install NAME`",
+    ),
+    Rule(
         r"model type `(\S+?)` but Transformers does not recognize",
         "unsupported",
-        'it does not know models of type "{0}"',
+        '{title} does not know models of type "{0}"',
         "install a newer version of the engine, or choose another engine for the model",
     ),
+    # pydantic's way of saying it, after everything that says more.
+    Rule(r"^ +Value error, (.+?)(?: \[type=|$)", "unsupported", "{title} refuses the model or its arguments: {0}"),
 )
 
-_EXCEPTION = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
+_EXCEPTION = re.compile(r"^\s*((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)): (.+)")
 # Seen in every failed start; says only that somebody else failed.
 _HOLLOW = re.compile(r"initialization failed|See (?:root cause|stack trace)|Failed core proc")
 _PREFIX = re.compile(r"^\((?P<process>[\w-]+) pid=\d+\) (?:\w+ \d\d-\d\d [\d:]+ \[[^\]]+\] ?)?")
 
 
-def explain(title: str, rules: Sequence[Rule], code: int, lines: Sequence[str]) -> Explanation:
-    """The reason by the first of `rules` and COMMON that matches, else by signal, else by the last exception."""
-    for rule in (*rules, *COMMON):
+def explain(
+    title: str, rules: Sequence[Rule], code: int, lines: Sequence[str], *, late: Sequence[Rule] = ()
+) -> Explanation:
+    """The reason by the first of `rules`, COMMON and `late` that matches, else by signal, else the last exception.
+
+    `late` are lines that say only that a process died: whatever says why comes first.
+    """
+    for rule in (*rules, *COMMON, *late):
         for line in lines:
             if found := re.search(rule.pattern, line):
                 said = [group for group in found.groups() if group is not None]
                 return Explanation(
-                    rule.code, rule.cause.format(*(s[:LONGEST] for s in said)), rule.hint.format(*said), rule.retry
+                    rule.code,
+                    rule.cause.format(*(s[:LONGEST] for s in said), title=title),
+                    rule.hint.format(*said),
+                    rule.retry,
                 )
     if code < 0:
         return _by_signal(title, -code)

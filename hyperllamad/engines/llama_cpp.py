@@ -36,15 +36,25 @@ _RULES = (
         "it was moved or deleted; `hyperllamactl list` shows the models that are here",
     ),
     Rule(r"failed to open GGUF file '([^']+)' \(([^)]+)\)", "missing", "{0} cannot be opened: {1}", "check its owner"),
-    Rule(r"invalid magic characters", "weights", "the file is not a GGUF file", _DAMAGED),
-    Rule(r"tensor '([^']+)' data is not within the file bounds", "weights", "the file ends before {0}", _DAMAGED),
+    Rule(r"invalid magic characters", "weights", "the model's file is not a GGUF file", _DAMAGED),
+    Rule(
+        r"tensor '([^']+)' data is not within the file bounds",
+        "weights",
+        "the GGUF file ends before its tensor {0}",
+        _DAMAGED,
+    ),
     Rule(
         r"unknown model architecture: '([^']+)'",
         "unsupported",
-        'it does not know models of architecture "{0}"',
+        '{title} does not know models of architecture "{0}"',
         "install a newer version of the engine",
     ),
-    Rule(r"failed to read (?:key-value pairs|tensor info|header)", "weights", "the file's header ends early", _DAMAGED),
+    Rule(
+        r"failed to read (?:key-value pairs|tensor info|header)",
+        "weights",
+        "the header of the GGUF file ends early",
+        _DAMAGED,
+    ),
     Rule(
         r"cudaMalloc failed: out of memory|ggml_gallocr_reserve.*CUDA|failed to allocate CUDA\d+ buffer",
         "gpu_memory",
@@ -59,11 +69,11 @@ _RULES = (
         "unload other models, or give this one a smaller `context` or `parallel`",
         retry=True,
     ),
-    Rule(r"couldn't bind HTTP server socket", "address", "its socket was taken", retry=True),
+    Rule(r"couldn't bind HTTP server socket", "address", "{title}'s socket was taken", retry=True),
     Rule(
         r"error: (?:unrecognized arguments: |invalid argument: |argument )(.*)",
         "bad_argument",
-        "it does not take the argument {0}",
+        "{title} does not take the argument {0}",
         "correct `args` in engines.d/llama_cpp.toml or in the model's file",
     ),
     Rule(

@@ -33,7 +33,6 @@ _HONOURED = {
     | {"messages", "tools", "tool_choice", "top_logprobs", "chat_template_kwargs", "reasoning_effort"}
     | {"response_format"},
     Kind.COMPLETION: _ANY | {"prompt"},
-    Kind.EMBED: frozenset({"model", "input", "encoding_format", "dimensions"}),
 }
 _PHASES = (
     ("Initializing model pipeline", "weights"),
@@ -52,13 +51,13 @@ _RULES = (
     Rule(
         r"compatible weights cannot be found for '(\w+)'",
         "weights",
-        "the model's directory holds no weights that it can read as {0}",
+        "the model's directory holds no weights that {title} can read as {0}",
         _DAMAGED,
     ),
     Rule(
         r"Architecture '(\w+)' not found in registry",
         "unsupported",
-        "it does not know the architecture {0}",
+        "{title} does not know the architecture {0}",
         "install a newer version of the engine, or choose another engine for the model",
     ),
     Rule(
@@ -70,7 +69,7 @@ _RULES = (
     Rule(
         r"No such option '?(--[\w-]+)|Invalid value for '?(--[\w-]+)",
         "bad_argument",
-        "it does not take the argument {0}",
+        "{title} does not take the argument {0}",
         "correct `args` in engines.d/max.toml or in the model's file",
     ),
     Rule(
@@ -82,7 +81,7 @@ _RULES = (
     Rule(
         r"out-of-vocabulary token_id",
         "crash",
-        "the model computed a token that does not exist: its weights are damaged, or this engine reads them wrongly",
+        "the model computed a token that does not exist: its weights are damaged, or {title} reads them wrongly",
         "fetch the model again, or choose another engine for it",
     ),
     Rule(
@@ -99,22 +98,26 @@ _RULES = (
         _LESS_MEMORY,
         retry=True,
     ),
-    Rule(
-        r"Worker crashed \(Killed\)",
-        "killed",
-        "its worker was killed, most likely because the machine ran out of memory",
-        _LESS_MEMORY,
-        retry=True,
-    ),
+)
+_KILLED = Rule(
+    r"Worker crashed \(Killed\)",
+    "killed",
+    "{title}'s worker was killed, most likely because the machine ran out of memory",
+    _LESS_MEMORY,
+    retry=True,
 )
 _WHILE_LOADING = Rule(
     r"Worker crashed \((Segmentation fault|Bus error)\)",
     "weights",
-    "its worker crashed while it read the weights ({0})",
+    "{title}'s worker crashed while it read the weights ({0})",
     _DAMAGED,
 )
 _WHILE_SERVING = Rule(
-    r"Worker crashed \(([^)]+)\)", "crash", "its worker crashed ({0})", "`hyperllamactl logs` shows more", retry=True
+    r"Worker crashed \(([^)]+)\)",
+    "crash",
+    "{title}'s worker crashed ({0})",
+    "`hyperllamactl logs` shows more",
+    retry=True,
 )
 
 
@@ -133,7 +136,7 @@ class Max:
         )
         for variant in ("cpu", "cuda")  # one wheel for both
     }
-    probe = Probe()
+    probe = Probe(metrics="/metrics/")  # without the last slash it redirects
 
     def refusal(self, model: Model, home: Home) -> str:
         if model.format not in self.formats:
@@ -169,6 +172,8 @@ class Max:
         return next((phase for text, phase in _PHASES if text in line), "")
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        if kind is Kind.EMBED:
+            raise UnsupportedError("MAX's embeddings are not normalised", hint="run the model on vLLM or llama.cpp")
         _refuse(body, settings)
         result = bodies.common(kind, body, model, settings)
         result = {key: value for key, value in result.items() if key in _HONOURED[kind]}
@@ -180,8 +185,8 @@ class Max:
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
         served = any(_READY in line for line in lines)
-        worker = (_WHILE_SERVING,) if served else (_WHILE_LOADING, _WHILE_SERVING)
-        explanation = causes.explain(self.title, (*_RULES, *worker), code, lines)
+        died = (_KILLED, _WHILE_SERVING) if served else (_KILLED, _WHILE_LOADING, _WHILE_SERVING)
+        explanation = causes.explain(self.title, _RULES, code, lines, late=died)
         if explanation.code == "gpu_memory" and any(_ON_CPU in line for line in lines):
             return replace(explanation, code="host_memory")
         return explanation

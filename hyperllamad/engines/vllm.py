@@ -46,7 +46,7 @@ _RULES = (
     Rule(
         r"To serve at least one request .*max seq(?:uence)? len(?:gth)? \((\d+)\).*?([\d.]+) GiB KV cache is needed"
         r".*?available KV cache memory \(([\d.]+) GiB\)",
-        "gpu_memory",
+        "context",
         "one context of {0} tokens needs {1} GiB of KV cache, and {2} GiB are left for it",
         "set a smaller `context` for this model, or more `memory` in engines.d/vllm.toml",
     ),
@@ -66,7 +66,7 @@ _RULES = (
     Rule(
         r"architectures \['(\w+)'.*are not supported",
         "unsupported",
-        "it does not know the architecture {0}",
+        "{title} does not know the architecture {0}",
         "install a newer version of the engine, or choose another engine for the model",
     ),
     Rule(
@@ -85,21 +85,29 @@ _RULES = (
     Rule(
         r"error: (?:unrecognized arguments: |argument )(.*)",
         "bad_argument",
-        "it does not take the argument {0}",
+        "{title} does not take the argument {0}",
         "correct `args` in engines.d/vllm.toml or in the model's file",
     ),
     Rule(
         r"Failed to infer device type",
         "driver",
-        "it finds no device it could use: this is the CUDA build, and no NVIDIA GPU is there",
+        "{title} finds no device it could use: this is the CUDA build, and no NVIDIA GPU is there",
         "install the cpu variant: `hyperllamactl engine install vllm --variant cpu`",
     ),
     Rule(
         r"Triton dequant kernels require CUDA|is not a valid JSON file.*\.gguf|\.gguf' is not a valid JSON file",
         "unsupported",
-        "it reads no GGUF files",
+        "{title} reads no GGUF files",
         "choose llama.cpp for the model",
     ),
+)
+
+_DIED = Rule(
+    r"(?:Worker|Engine core) proc (\S+) died unexpectedly",
+    "killed",
+    "{title}'s process {0} died, perhaps because the machine ran out of memory",
+    "`hyperllamactl logs` shows what it wrote",
+    retry=True,
 )
 
 
@@ -170,7 +178,7 @@ class Vllm:
         return result
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
-        return causes.explain(self.title, _RULES, code, lines)
+        return causes.explain(self.title, _RULES, code, lines, late=(_DIED,))
 
 
 def _context(model: Model, settings: Settings) -> int:

@@ -35,13 +35,32 @@ class Delta(_Part):
     tool_calls: list[ToolCallDelta] | None = None
 
 
+class TokenAlternative(_Part):
+    token: str = ""
+    logprob: float = 0.0
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TokenAlternative):
+    top_logprobs: list[TokenAlternative] | None = None
+
+
+class Logprobs(_Part):
+    """Chat form (`content`), or the older completion form (the three lists; MAX leaves `tokens` out)."""
+
+    content: list[TokenLogprob] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
 class Choice(_Part):
     """`delta` on the chat route, `text` on the completion route."""
 
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: Logprobs | None = None
 
 
 class Usage(_Part):
@@ -64,43 +83,21 @@ class RequestMetrics(_Part):
     generation_time_ms: float | None = None
 
 
-class Chunk(_Part):
-    """One event.  `usage` stays unread: vLLM sends one with every token, and only the last one counts."""
-
-    choices: list[Choice] = []
-    usage: msgspec.Raw | None = None
-    timings: Timings | None = None
-    metrics: RequestMetrics | None = None
-    error: msgspec.Raw | None = None
-
-
-class TokenAlternative(_Part):
-    token: str = ""
-    logprob: float = 0.0
-    bytes: list[int] | None = None
-
-
-class TokenLogprob(TokenAlternative):
-    top_logprobs: list[TokenAlternative] | None = None
-
-
-class Logprobs(_Part):
-    """Chat form (`content`), or the older completion form (the four lists)."""
-
-    content: list[TokenLogprob] | None = None
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
-
-
 class ErrorBody(_Part):
-    """The object under `error`; a code may be a number or a text."""
+    """What an engine says when it gives an answer up; a code may be a number or a text."""
 
     message: str = ""
     code: int | str | None = None
 
 
-usage = msgspec.json.Decoder(Usage).decode
+class Chunk(_Part):
+    """One event."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    timings: Timings | None = None
+    metrics: RequestMetrics | None = None
+    error: ErrorBody | str | None = None
+
+
 chunk = msgspec.json.Decoder(Chunk).decode
-logprobs = msgspec.json.Decoder(Logprobs).decode
-error_body = msgspec.json.Decoder(ErrorBody | str).decode

@@ -63,7 +63,7 @@ class _Progress:
     def end(self, context: list[int]) -> End:
         """The engine's own figures where it gives them, else what was seen from here."""
         told, engine, now = self.record, self._engine, time.perf_counter_ns()
-        usage, timings, metrics = engine.usage(), engine.timings, engine.metrics
+        usage, timings, metrics = engine.usage, engine.timings, engine.metrics
         told.prompt_tokens = usage.prompt_tokens or 0
         told.completion_tokens = usage.completion_tokens or told.completion_tokens
         first = told.first_token or now

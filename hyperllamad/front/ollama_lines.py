@@ -123,7 +123,7 @@ class Lines(ABC):
                 self.said.append(text)
         return b"".join(out)
 
-    def _line_with_logprobs(self, head: bytes, text: str, thinking: str | None, found: msgspec.Raw) -> bytes:
+    def _line_with_logprobs(self, head: bytes, text: str, thinking: str | None, found: engine_wire.Logprobs) -> bytes:
         thought = b',"thinking":' + gojson.string(thinking) if thinking else b""
         items = logprobs(found, text)
         listed = b',"logprobs":' + gojson.encode(items) if items else b""
@@ -246,15 +246,11 @@ def tool_calls(calls: Iterable[Call]) -> tuple[list[wire.ToolCall], str]:
     return good, "\n".join(spoken)
 
 
-def logprobs(raw: msgspec.Raw, text: str) -> list[wire.Logprob]:
-    """An engine's logprobs, in either of OpenAI's forms, in Ollama's; none when they are in neither.
+def logprobs(found: engine_wire.Logprobs, text: str) -> list[wire.Logprob]:
+    """An engine's logprobs, in either of OpenAI's forms, in Ollama's.
 
     MAX names no tokens on the completion route: there the chunk's `text` is the token.
     """
-    try:
-        found = engine_wire.logprobs(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return []
     if found.content is not None:
         return [_logprob(item) for item in found.content]
     listed = zip(found.tokens or (text,), found.token_logprobs or (), strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import anyio.to_thread
@@ -184,10 +185,12 @@ def _go(value: Any) -> str:
     """A value as Go's %#v writes it: texts in double quotes, whole numbers bare, 1e+06 from a million on."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "<nil>"}[value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
-        return str(int(value))
     if isinstance(value, (int, float)):
-        return f"{value:.6g}" if isinstance(value, float) and abs(value) >= 1e6 else str(value)
+        shortest = Decimal(repr(float(value))).normalize()
+        if value == 0 or -4 <= shortest.adjusted() < 6:
+            return f"{shortest:f}"
+        mantissa, _, exponent = f"{shortest:e}".partition("e")
+        return f"{mantissa}e{exponent[0]}{exponent[1:]:0>2}"
     return msgspec.json.encode(value).decode()
 
 

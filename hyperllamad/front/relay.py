@@ -116,7 +116,7 @@ class EngineStream:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
         self.finish_reason = ""
-        self._usage: msgspec.Raw | None = None
+        self.usage = engine_wire.Usage()
         self.timings: engine_wire.Timings | None = None
         self.metrics: engine_wire.RequestMetrics | None = None
         self._content = content
@@ -168,18 +168,11 @@ class EngineStream:
         if chunk.choices and (reason := chunk.choices[0].finish_reason):
             self.finish_reason = reason
         if chunk.usage is not None:
-            self._usage = chunk.usage
+            self.usage = chunk.usage
         if chunk.timings is not None:
             self.timings = chunk.timings
         if chunk.metrics is not None:
             self.metrics = chunk.metrics
-
-    def usage(self) -> engine_wire.Usage:
-        """The last figures the engine gave; empty when it gave none."""
-        try:
-            return engine_wire.usage(self._usage) if self._usage else engine_wire.Usage()
-        except msgspec.DecodeError:
-            return engine_wire.Usage()
 
     def _finish(self) -> None:
         if not self.finish_reason:
@@ -190,13 +183,10 @@ class EngineStream:
             self._done = True
 
 
-def _said(error: msgspec.Raw) -> HyperLlamaError | str:
+def _said(error: engine_wire.ErrorBody | str) -> HyperLlamaError | str:
     """An error event: the engine's own words, with the status it gave when it gave one."""
-    try:
-        said = engine_wire.error_body(error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return bytes(error).decode(errors="replace")
-    if isinstance(said, str):
-        return said or "it gave the answer up"
-    status = int(said.code) if str(said.code).isdecimal() and 400 <= int(said.code or 0) < 600 else 500
-    return EngineRefusedError(said.message or "it gave the answer up", status=status)
+    if isinstance(error, str):
+        return error or "it gave the answer up"
+    status = int(error.code) if error.code and str(error.code).isdecimal() else 500
+    words = error.message or "it gave the answer up"
+    return EngineRefusedError(words, status=status if 400 <= status < 600 else 500)

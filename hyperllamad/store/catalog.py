@@ -4,6 +4,8 @@ Models come from three places; where two have the same name, the first of these 
 1. files of models.d: a path (absolute, from ~, or below the store) or, without one, settings for a model found below;
 2. the store itself, `models` in the state directory, laid out as store/layout.py says;
 3. the directories of `[models] directories`, one level deep.
+Over these lie the variants (store/overlays.py): names of their own for one of those models, with something added.  A
+variant may have the name of a model, and then stands in its place.
 
 The mutable state is the survey (what lies where) and the looks (what files said when they were last read).  Both are
 believed as long as the directories and files they came from are unchanged: asking costs a few stat calls.  The first
@@ -14,7 +16,7 @@ may be many models.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from hyperllamad.core.names import ModelName
 from hyperllamad.store import layout
 from hyperllamad.store.inspect import inspect
 from hyperllamad.store.layout import Problem
+from hyperllamad.store.overlays import Overlay, Overlays
 from hyperllamad.store.survey import Place, Stamp, Survey, settled, stamp, survey
 
 
@@ -38,6 +41,15 @@ class _Look:
     result: Model | HyperLlamaError
 
 
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A variant as it came out, and what of."""
+
+    overlay: Overlay
+    base: Model
+    model: Model
+
+
 class Catalog:
     """The models on disk by name.  Plain calls, to be made by one thread at a time."""
 
@@ -48,38 +60,82 @@ class Catalog:
         self._directories = tuple(Path(directory).expanduser() for directory in models.directories)
         self._survey: Survey | None = None
         self._looks: dict[str, _Look] = {}
+        self._variants: dict[str, _Variant] = {}
+        self.overlays = Overlays(paths.state / "variants")
+        self.store = paths.models
 
     def list(self) -> tuple[Model, ...]:
         """Every usable model, the most recently changed first.  Broken ones are left out: see problems()."""
-        found = (self._look(place).result for place in self._surveyed(whole=True).places.values())
-        models = [result for result in found if isinstance(result, Model)]
+        models = [result for _, _, result in self._results() if isinstance(result, Model)]
         return tuple(sorted(models, key=lambda model: (-model.modified_at, model.name.key)))
 
     def problems(self) -> tuple[Problem, ...]:
         """Everything that was meant to be a model and cannot be used, with a sentence that says why."""
-        now = self._surveyed(whole=True)
-        looks = [self._look(place) for place in now.places.values()]
         broken = tuple(
-            Problem(look.place.name.short, str(look.place.path or ""), str(look.result))
-            for look in looks
-            if not isinstance(look.result, Model)
+            Problem(name, path, str(result)) for name, path, result in self._results() if not isinstance(result, Model)
         )
-        return now.problems + broken
+        return self._surveyed(whole=True).problems + broken
 
     def resolve(self, text: str) -> Model:
         """The model a client calls `text`, whatever the case; its `name` is spelled as on disk or in models.d.
 
         Raises InvalidNameError, ModelNotFoundError, and LoadFailedError for a model that is there but broken.
         """
-        key = ModelName.parse(text).key
-        place = self._surveyed(whole=False).places.get(key) or self._surveyed(whole=True).places.get(key)
-        if place is None:
+        name = ModelName.parse(text)
+        result: Model | HyperLlamaError | None
+        overlay = self.overlays.get(name)
+        if isinstance(overlay, Overlay) and not overlay.hidden:
+            result = self._variant(overlay)
+        elif isinstance(overlay, HyperLlamaError):
+            result = overlay
+        else:
+            place = self.place(name)
+            result = None if place is None or (overlay and not _stated(place)) else self._look(place).result
+        if result is None:
             raise ModelNotFoundError(text)
-        result = self._look(place).result
         if isinstance(result, Model):
             return result
         # A fresh one each time: an exception that is raised again keeps the frames it passed before.
         raise LoadFailedError(result.message, hint=result.hint)
+
+    def place(self, name: ModelName) -> Place | None:
+        """Where the files of that name lie, whatever variants say; None when there are none."""
+        key = name.key
+        return self._surveyed(whole=False).places.get(key) or self._surveyed(whole=True).places.get(key)
+
+    def places(self) -> tuple[Place, ...]:
+        """Every name that has files of its own, hidden ones included."""
+        return tuple(self._surveyed(whole=True).places.values())
+
+    def _results(self) -> Iterator[tuple[str, str, Model | HyperLlamaError]]:
+        """(name, path, the model or why there is none) for everything that is meant to be seen."""
+        overlays = self.overlays.all()
+        hidden, taken = set(), set()
+        for stem, overlay in overlays.items():
+            if not isinstance(overlay, Overlay):
+                yield stem.replace("+", "/").replace("@", ":"), str(self.overlays.directory / f"{stem}.toml"), overlay
+            elif overlay.hidden:
+                hidden.add(overlay.name.key)
+            else:
+                taken.add(overlay.name.key)
+                yield overlay.name.short, str(self.overlays.path(overlay.name)), self._variant(overlay)
+        self._variants = {key: variant for key, variant in self._variants.items() if key in taken}
+        for key, place in self._surveyed(whole=True).places.items():
+            if key not in taken and (key not in hidden or _stated(place)):
+                yield place.name.short, str(place.path or ""), self._look(place).result
+
+    def _variant(self, overlay: Overlay) -> Model | HyperLlamaError:
+        place = self.place(overlay.base)
+        if place is None:
+            sentence = f"'{overlay.name.short}' is a variant of '{overlay.base.short}', which is not here any more"
+            return LoadFailedError(sentence, hint=f"pull {overlay.base.short} again, or delete {overlay.name.short}")
+        base = self._look(place).result
+        if not isinstance(base, Model):
+            return base
+        known = self._variants.get(overlay.name.key)
+        if known is None or known.overlay is not overlay or known.base is not base:
+            known = self._variants[overlay.name.key] = _Variant(overlay, base, _applied(overlay, base))
+        return known.model
 
     def _surveyed(self, *, whole: bool) -> Survey:
         """The survey, made anew when a directory changed; `whole` also asks the directories that are models."""
@@ -124,3 +180,23 @@ class Catalog:
             parallel=table.parallel or self._defaults.parallel,
             engine_args=table.args,
         )
+
+
+def _stated(place: Place) -> bool:
+    """A file of models.d says where it lies: what a person wrote there is always to be seen."""
+    return place.table is not None and bool(place.table.path)
+
+
+def _applied(overlay: Overlay, base: Model) -> Model:
+    """The base under the variant's name, with what the variant adds."""
+    return replace(
+        base,
+        name=overlay.name,
+        modified_at=overlay.modified_at,
+        parent=overlay.parent,
+        system=overlay.system or base.system,
+        template=overlay.template or base.template,
+        messages=overlay.messages or base.messages,
+        parameters={**base.parameters, **overlay.parameters},
+        license="\n".join(text for text in (base.license, *overlay.license) if text),
+    )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hyperllamad.core.errors import InvalidNameError, LoadFailedError
 from hyperllamad.core.models import Format
-from hyperllamad.core.names import ModelName
+from hyperllamad.core.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 
 NAME_DEPTH = 3  # host, namespace, model
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -103,6 +103,16 @@ def _parts(path: Path) -> tuple[Path, ...]:
     return tuple(parts) or (path,)
 
 
+def parts(path: Path) -> tuple[Path, ...]:
+    """The parts of the model in a GGUF file that are there, the file itself included."""
+    split = _SPLIT.fullmatch(path.name)
+    found = path.parent.glob("*.gguf") if split else ()
+    others = [
+        entry for entry in found if (it := _SPLIT.fullmatch(entry.name)) and split and it["stem"] == split["stem"]
+    ]
+    return tuple(sorted({path, *others}))
+
+
 def _is_model_file(path: Path) -> bool:
     return path.suffix.lower() == ".gguf" and not path.name.lower().startswith("mmproj") and path.is_file()
 
@@ -111,6 +121,22 @@ def _stem(path: Path) -> str:
     """The name of a GGUF file without its ending and the numbering of its parts."""
     split = _SPLIT.fullmatch(path.name)
     return split["stem"] if split else path.stem
+
+
+# -- from names to directories -----------------------------------------------------------------------------------
+
+
+def directory_of(store: Path, name: ModelName) -> Path:
+    """Where a new model of that name goes; walk() finds it there under that name.
+
+    The tag is always written out: without it, the models of an organisation would lie inside a model of its name.
+    """
+    parts = [f"{name.model}@{name.tag}"]
+    if name.host != DEFAULT_HOST:
+        parts = [name.host, name.namespace, *parts]
+    elif name.namespace != DEFAULT_NAMESPACE:
+        parts = [name.namespace, *parts]
+    return store.joinpath(*parts)
 
 
 # -- from directories to names -----------------------------------------------------------------------------------

@@ -1,4 +1,8 @@
-"""Builds a directory aside and puts it in place in one step, so that nobody ever sees half of it."""
+"""Builds a directory aside and puts it in place in one step, so that nobody ever sees half of it.
+
+The only case with two steps is a directory that takes the place of another: a power cut between them leaves the new one
+complete beside an empty place, and the next attempt of the same kind has only to move it.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +14,70 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.store import disk
+
+PARTIAL = ".partial"  # ends the names of what is being built
+
+
+def partial(target: Path) -> Path:
+    """Where `target` is built."""
+    return target.with_name(f".{target.name}{PARTIAL}")
 
 
 @contextlib.contextmanager
-def stage(target: Path) -> Iterator[Path]:
+def stage(target: Path, *, keep: bool = False, replace: bool = False) -> Iterator[Path]:
     """An empty directory beside `target` that becomes `target` when the block ends well, and vanishes when it does not.
 
     What an earlier, killed attempt left behind is removed first; the directory is locked while a process works in it.
+    With `keep` neither happens: the block finds what the last attempt left, and leaves it to the next.  With `replace`
+    the directory takes the place of the target that may exist.
+
     Raises LoadFailedError when `target` exists, when another process is building it, and for disks that refuse.
     """
-    work = target.with_name(f".{target.name}.partial")
+    work = partial(target)
     try:
-        if target.exists():
+        if target.exists() and not replace:
             raise LoadFailedError(f"{target} exists already", hint="remove it first, or name another directory")
         work.mkdir(parents=True, exist_ok=True)
-        with _locked(work):
+        with locked(work):
             try:
-                _remove_content(work)
+                if not keep:
+                    _remove_content(work)
                 yield work
-                work.rename(target)
-                _sync(target.parent)
+                _put(work, target)
             except BaseException:
-                shutil.rmtree(work, ignore_errors=True)
+                if not keep:
+                    shutil.rmtree(work, ignore_errors=True)
                 raise
     except OSError as failure:
         raise LoadFailedError(f"{target} cannot be written: {failure.strerror or failure}") from failure
 
 
+def _put(work: Path, target: Path) -> None:
+    sync_tree(work)
+    old = target.with_name(f".{target.name}{disk.DELETED}")
+    if target.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        disk.rename(target, old)
+    disk.rename(work, target)
+    if old.exists():
+        disk.remove(old)
+
+
+def sync_tree(directory: Path) -> None:
+    """Make everything in a directory last: without it a power cut could leave names without their bytes."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            sync_tree(entry)
+        elif entry.is_file():
+            disk.sync(entry)
+    disk.sync(directory)
+
+
 @contextlib.contextmanager
-def _locked(work: Path) -> Iterator[None]:
+def locked(work: Path) -> Iterator[None]:
+    """Hold a directory for this process alone.  Raises LoadFailedError when another has it."""
     lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -60,11 +99,3 @@ def _remove_content(directory: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,7 +27,7 @@ import sys
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 UNHEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # for the daemon to act on; it tells us
-RESET = (*UNHEARD, signal.SIGPIPE, signal.SIGXFSZ)  # what an engine must not inherit as ignored: ours and Python's
+FIXED = {signal.SIGKILL, signal.SIGSTOP}  # cannot be ignored, nor set
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +47,6 @@ def main(arguments: list[str]) -> int:
         report(control, spawn_error=failure.errno or errno.EIO)
         return 1
     report(control, pid=pid, start=start_time(pid))
-    let_go_of_output()
     wait_for_end(control, wakeup, pid)
     report(control, exit=end_everybody(pid))
     return 0
@@ -93,8 +92,8 @@ def start(command: list[str], libc: ctypes.CDLL) -> int:
 
 def become_engine(guard: int, libc: ctypes.CDLL) -> None:
     os.setsid()
-    for number in RESET:
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals() - FIXED:
+        signal.signal(number, signal.SIG_DFL)  # ignored ones would stay so: ours, Python's, a background shell's
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != guard:  # it died before the line above
@@ -105,14 +104,6 @@ def start_time(pid: int) -> int:
     """Clock ticks after boot at which a child that is not reaped was started: field 22 of proc(5)'s stat."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
-
-
-def let_go_of_output() -> None:
-    """Keep no copy of the engine's pipe: its end of stream must come when the last engine process is gone."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
 
 
 def wait_for_end(control: int, wakeup: int, pid: int) -> None:

@@ -86,7 +86,7 @@ def _belongs(one: Process, directory: Path, session: int) -> bool:
         return False
     if f"{place.MARK}={directory}".encode() in procfs.environment(one.pid):
         return True
-    if one.session != session:
+    if not session or one.session != session:  # in a container, strangers can have session 0
         return False
     cwd = procfs.working_directory(one.pid)
     return cwd is not None and cwd.is_relative_to(directory)

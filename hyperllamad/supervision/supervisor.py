@@ -18,7 +18,6 @@ import anyio
 import anyio.abc
 
 from hyperllamad.config import Config
-from hyperllamad.core import durations
 from hyperllamad.core.errors import HyperLlamaError, NoEngineError
 from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse
 from hyperllamad.core.instance import Effect, Fact, State
@@ -52,7 +51,7 @@ class Supervisor:
         self._pace = pace
         self._planner = Planner(config, homes)
         self._host = host.read(config.engines)
-        self._stop_timeout = durations.parse(config.fleet.stop_timeout)
+        self._stop_timeout = config.fleet.stop_timeout_seconds
         self._fleet = Fleet(
             max_models=models_at_once(config),
             keep_alive=config.fleet.keep_alive_seconds,

@@ -67,7 +67,8 @@ class Door:
         async with self.session.post(f"http://hyperllamad/v1/{name}", data=msgspec.json.encode(command)) as response:
 
             async def next_line() -> Reply:
-                return cast("Reply", msgspec.json.decode(await response.content.readline(), type=Line))
+                with anyio.fail_after(10):
+                    return cast("Reply", msgspec.json.decode(await response.content.readline(), type=Line))
 
             yield next_line
             response.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,12 +85,33 @@ class FakeUpstream:
         self.model = model
         self.settings = Settings(engine="scripted", home="", device="cpu", context=2048, parallel=4)
         self.name = model.digest[:12]
-        self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket), limit=0, force_close=True))
+        self.answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(socket), limit=0, force_close=True),
+            response_class=self._response_class(),
+        )
         self.died = anyio.Event()
         self.cause = ""
 
     def explain(self) -> str:
         return self.cause
+
+    def _response_class(self) -> type[aiohttp.ClientResponse]:
+        answers = self.answers
+
+        class Answer(aiohttp.ClientResponse):
+            async def start(self, connection: Any) -> aiohttp.ClientResponse:
+                answers.add(self)
+                return await super().start(connection)
+
+        return Answer
+
+    async def cut(self, cause: str) -> None:
+        """End every open answer.  Closing the session alone would leave their readers waiting for ever."""
+        self.cause = cause
+        for answer in list(self.answers):
+            answer.close()
+        await self.session.close()
 
     def die(self, cause: str) -> None:
         self.cause = cause

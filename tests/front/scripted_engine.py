@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class Whole:
 class Stream:
     """A chunked answer: pieces written one by one.  An Event among them is waited for."""
 
-    pieces: Sequence[bytes | asyncio.Event]
+    pieces: Iterable[bytes | asyncio.Event]
     cut: bool = False  # close without the last chunk
     status: int = 200
 

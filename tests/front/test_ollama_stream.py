@@ -145,11 +145,11 @@ async def test_text_is_escaped_as_go_does(house: OpenHouse) -> None:
 
 
 async def test_lines_that_arrive_together_leave_together(house: OpenHouse) -> None:
-    async with house(by_path({CHAT: Stream([b"".join(short_chat(*"abcdef"))])})) as h:
-        async with h.client.exchange("POST", "/api/chat", ask()) as exchange:
-            await exchange.event()
-            piece = await exchange.data()
-            assert piece.count(b"\n") == 6
+    script = by_path({CHAT: Stream([b"".join(short_chat(*"abcdef"))])})
+    async with house(script) as h, h.client.exchange("POST", "/api/chat", ask()) as exchange:
+        await exchange.event()
+        piece = await exchange.data()
+        assert piece.count(b"\n") == 6
 
 
 @pytest.mark.parametrize("wire", [True, False])
@@ -168,14 +168,14 @@ async def test_every_line_comes_when_its_token_does(house: OpenHouse) -> None:
     pieces: list[bytes | asyncio.Event] = []
     for word, gate in zip("abc", gates, strict=True):
         pieces += [chat_event(word), gate]
-    async with house(by_path({CHAT: Stream([*pieces, chat_event(finish_reason="stop"), USAGE, DONE])})) as h:
-        async with h.client.exchange("POST", "/api/chat", ask()) as exchange:
-            await exchange.event()
-            for word, gate in zip("abc", gates, strict=True):
-                assert f'"content":"{word}"'.encode() in await exchange.data()
-                gate.set()
-            assert b'"done":true' in await exchange.data()
-            assert await exchange.data() == b""
+    script = by_path({CHAT: Stream([*pieces, chat_event(finish_reason="stop"), USAGE, DONE])})
+    async with house(script) as h, h.client.exchange("POST", "/api/chat", ask()) as exchange:
+        await exchange.event()
+        for word, gate in zip("abc", gates, strict=True):
+            assert f'"content":"{word}"'.encode() in await exchange.data()
+            gate.set()
+        assert b'"done":true' in await exchange.data()
+        assert await exchange.data() == b""
 
 
 async def test_thinking(house: OpenHouse) -> None:

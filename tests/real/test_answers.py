@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import ollama
@@ -22,8 +23,9 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def client(served: Daemon) -> ollama.Client:
-    return ollama.Client(served.url, timeout=600)
+def client(served: Daemon) -> Iterator[ollama.Client]:
+    with ollama.Client(served.url, timeout=600) as client:
+        yield client
 
 
 def test_whole(client: ollama.Client, model: str) -> None:
@@ -68,10 +70,11 @@ def test_raw_goes_to_the_model_as_it_is(client: ollama.Client, model: str) -> No
     assert "Paris" in reply.response
 
 
-def test_eight_streams_at_once(client: ollama.Client, model: str) -> None:
+def test_eight_streams_at_once(served: Daemon, model: str) -> None:
     def stream(_: int) -> str:
-        parts = ollama.Client(client._client.base_url, timeout=600).chat(model, PARIS, options=GREEDY, stream=True)
-        return "".join(part.message.content or "" for part in parts)
+        with ollama.Client(served.url, timeout=600) as own:
+            parts = own.chat(model, PARIS, options=GREEDY, stream=True)
+            return "".join(part.message.content or "" for part in parts)
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(stream, range(8)))

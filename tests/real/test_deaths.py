@@ -32,15 +32,20 @@ class Stream(threading.Thread):
 
     def run(self) -> None:
         try:
-            client = ollama.Client(self.url, timeout=300)
-            for _ in client.chat(self.model, LONG, stream=True, options={"temperature": 0, "num_predict": 1500}):
-                self.parts += 1
-                if self.parts == 3:
-                    self.flowing.set()
+            with ollama.Client(self.url, timeout=300) as client:
+                for _ in client.chat(self.model, LONG, stream=True, options={"temperature": 0, "num_predict": 1500}):
+                    self.parts += 1
+                    if self.parts == 3:
+                        self.flowing.set()
         except Exception as failure:
             self.error = failure
         self.ended_at = time.monotonic()
         self.flowing.set()
+
+
+def answer(url: str, model: str) -> str:
+    with ollama.Client(url, timeout=600) as client:
+        return client.chat(model, PARIS, options=GREEDY).message.content or ""
 
 
 def main_process(pid: int) -> int:
@@ -62,9 +67,9 @@ def worker_process(pid: int) -> int:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_kill_in_the_middle_of_a_stream(served: Daemon, engine: str, victim: Callable[[int], int]) -> None:
     model = f"demo-{engine}"
-    client = ollama.Client(served.url, timeout=600)
-    client.chat(model, PARIS, options=GREEDY)
+    answer(served.url, model)
     pid = served.row(model)["pid"]
+    assert pid > 1
     old = session_members(pid)
     assert pid in old
     stream = Stream(served.url, model)
@@ -76,7 +81,7 @@ def test_kill_in_the_middle_of_a_stream(served: Daemon, engine: str, victim: Cal
     stream.join(30)
     assert isinstance(stream.error, ollama.ResponseError), f"after {stream.parts} parts: {stream.error!r}"
     assert stream.ended_at - killed_at < 2.0
-    assert "Paris" in (client.chat(model, PARIS, options=GREEDY).message.content or "")
+    assert "Paris" in answer(served.url, model)
     eventually(lambda: not any(os.path.exists(f"/proc/{p}") for p in old), within=5, what="nobody left of the old engine")
     assert served.row(model)["pid"] not in old
 
@@ -90,7 +95,7 @@ def one_engine(engine: str) -> dict[str, Any]:
 def test_sigterm_under_load_then_a_kill_and_a_clean_start(engine: str) -> None:
     model = f"demo-{engine}"
     with daemon(one_engine(engine)) as running:
-        ollama.Client(running.url, timeout=600).chat(model, PARIS, options=GREEDY)
+        assert "Paris" in answer(running.url, model)
         stream = Stream(running.url, model)
         stream.start()
         assert stream.flowing.wait(60)
@@ -103,7 +108,7 @@ def test_sigterm_under_load_then_a_kill_and_a_clean_start(engine: str) -> None:
         assert not list((running.root / "run").rglob("*sock*"))
 
         running.start()
-        ollama.Client(running.url, timeout=600).chat(model, PARIS, options=GREEDY)
+        assert "Paris" in answer(running.url, model)
         assert running.leftovers()
         running.kill()  # the daemon, with no time to say anything
         eventually(lambda: not running.leftovers(), within=5, what="the engines end with the daemon")

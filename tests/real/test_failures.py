@@ -55,8 +55,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     ],
 )
 def test_the_cause_is_told(broken: Daemon, model: str, says: str) -> None:
-    with pytest.raises(ollama.ResponseError) as caught:
-        ollama.Client(broken.url, timeout=120).chat(model, PARIS, options=GREEDY)
+    with ollama.Client(broken.url, timeout=120) as client, pytest.raises(ollama.ResponseError) as caught:
+        client.chat(model, PARIS, options=GREEDY)
     assert says.lower() in caught.value.error.lower(), caught.value.error
     assert caught.value.status_code in {400, 500}
     done = broken.ctl("load", model, check=False)

@@ -291,7 +291,9 @@ def test_resolve_asks_a_few_files_only(store: Path, make: Make, monkeypatch: pyt
     stat = os.stat
     monkeypatch.setattr(survey.os, "stat", lambda path: (asked.append(str(path)), stat(path))[1])
     found.resolve("m7")
-    assert asked == [str(store), str(store / "m7"), str(store / "m7" / "x.gguf")]
+    monkeypatch.undo()
+    variant = store.parent / "variants" / "m7@latest.toml"
+    assert asked == [str(variant), str(store), str(store / "m7"), str(store / "m7" / "x.gguf")]
 
 
 def test_a_change_within_one_tick_of_the_clock_is_seen(store: Path, make: Make) -> None:

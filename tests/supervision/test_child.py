@@ -113,6 +113,15 @@ async def test_a_guard_that_cannot_be_started_may_be_tried_again(where: Place, m
     assert (ended.spawn_error, ended.transient) == (11, True)
 
 
+async def test_a_ctrl_c_in_the_terminal_reaches_neither_guard_nor_engine(where: Place) -> None:
+    one, told = fake(where)
+    async with running(one):
+        await told.wait("ready")
+        assert one.identity is not None
+        assert len({os.getsid(0), os.getsid(one.guard), os.getsid(one.identity.pid)}) == 3
+        one.kill()
+
+
 async def test_terminate_ends_it_gently(where: Place) -> None:
     one, told = fake(where)
     async with running(one) as ended:

@@ -316,19 +316,21 @@ async def test_a_log_flood_is_kept_within_bounds(runtime: Path) -> None:
 
 @pytest.mark.parametrize("when", ["loading", "serving"])
 async def test_nobody_is_left_when_the_daemon_falls(runtime: Path, when: str) -> None:
-    before = descriptors()
     slow = ("--slow", "30") if when == "loading" else ()
-    with pytest.raises(ExceptionGroup):
-        async with fake.supervised(runtime) as supervisor:
-            lease = supervisor.lease(fake.model(runtime, "m", "--fork", "--ignore-term", *slow))
-            if when == "serving":
-                await lease.granted()
-            else:
-                await wait_for(lambda: supervisor.rows()[0].pid)
-            raise ZeroDivisionError
-    assert find(str(runtime)) == set()
-    assert list((runtime / "e").iterdir()) == []
-    assert len(descriptors() - before) <= 0
+    held = []
+    for _ in range(3):  # the first time some things are made that stay, such as worker threads
+        with pytest.raises(ExceptionGroup):
+            async with fake.supervised(runtime) as supervisor:
+                lease = supervisor.lease(fake.model(runtime, "m", "--fork", "--ignore-term", *slow))
+                if when == "serving":
+                    await lease.granted()
+                else:
+                    await wait_for(lambda: supervisor.rows()[0].pid)
+                raise ZeroDivisionError
+        assert find(str(runtime)) == set()
+        assert list((runtime / "e").iterdir()) == []
+        held.append(descriptors())
+    assert held[1] == held[2]
 
 
 async def test_closing_now_ends_what_is_still_loading(runtime: Path) -> None:

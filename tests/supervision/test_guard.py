@@ -23,10 +23,10 @@ from tests.supervision.processes import alive, wait_for_blocking
 # A tree of the kind vLLM makes, plus one who left the session, plus one whose parent died at once.
 TREE = """
 import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 def child(then):
     pid = os.fork()
     if pid == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         then()
         time.sleep(600)
         os._exit(0)

@@ -1,0 +1,307 @@
+"""Installing an engine, with wheels made here and a pip that has no network; and everything that can go wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from hyperllamad import packages
+from hyperllamad.config import EngineTable
+from hyperllamad.core.errors import InstallFailedError
+from hyperllamad.engines import install as installer
+from hyperllamad.engines.base import Home, Recipe
+from hyperllamad.engines.homes import FILE, Homes
+from hyperllamad.packages import Progress
+from tests.engines.wheels import make_wheel
+
+GB = 10**9
+
+
+def engine(version: str = "1.0", **recipe: Any) -> Any:
+    """A made-up engine, under the name of a real one because only those may have homes."""
+    made = {"requirements": ("tiny-engine=={version}",), "disk": 1000, "self_test": ("-c", "import tiny_engine")}
+    return SimpleNamespace(name="llama_cpp", title="Tiny", version=version, variants={"cpu": Recipe(**(made | recipe))})
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One real virtual environment, copied by every test: making one takes seconds."""
+    directory = tmp_path_factory.mktemp("environment") / "home"
+    anyio.run(packages.create_environment, directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def wheels(tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "wheels"
+    directory.mkdir()
+    for version in ("1.0", "2.0"):
+        make_wheel(directory, "tiny-engine", version, requires=("tiny-part",), source=f"version = {version!r}")
+        make_wheel(directory, "tiny-part", version)
+    make_wheel(directory, "tiny-engine", "3.0", source="raise RuntimeError('no such CPU')")
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(directory), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+
+    async def copied(target: Path) -> Path:
+        await anyio.to_thread.run_sync(lambda: shutil.copytree(environment, target, symlinks=True))
+        return target / "bin" / "python"
+
+    monkeypatch.setattr(packages, "create_environment", copied)
+    monkeypatch.setattr(installer, "LOCKS", tmp_path / "locks")
+    return directory
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> Homes:
+    return Homes(tmp_path / "engines", {})
+
+
+def left(homes: Homes) -> set[str]:
+    return set(os.listdir(homes.root)) if homes.root.exists() else set()
+
+
+def has(home: Home, module: str) -> bool:
+    return subprocess.run([home.python, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode == 0
+
+
+async def install(homes: Homes, made: Any, table: EngineTable = EngineTable(), **options: Any) -> Home:  # noqa: B008
+    return await installer.install(made, homes=homes, table=table, **options)
+
+
+async def test_a_home_is_filled_tried_and_put_to_use(homes: Homes) -> None:
+    steps: list[Progress] = []
+    home = await install(homes, engine(remove=("tiny-part",)), on_progress=steps.append)
+    assert (home.id, home.version, home.variant) == ("llama_cpp-1.0-cpu", "1.0", "cpu")
+    assert home.path == str(homes.root / home.id)
+    assert home.size > 1_000_000
+    assert home.installed_at > 0
+    assert homes.current("llama_cpp") == home == Homes(homes.root, {}).current("llama_cpp")
+    assert has(home, "tiny_engine")
+    assert not has(home, "tiny_part")
+    assert left(homes) == {home.id, "current.json"}
+    assert not (Path(home.path) / "downloads").exists()
+    phases = list(dict.fromkeys(step.phase for step in steps))
+    assert phases == ["checking", "creating", "downloading", "installing", "testing", "done"]
+    assert any(step.detail.startswith("tiny_engine-1.0") for step in steps)
+
+
+async def test_versions_stand_side_by_side_and_the_last_is_in_use(homes: Homes) -> None:
+    one = await install(homes, engine())
+    two = await install(homes, engine(), version="2.0")
+    assert (homes.current("llama_cpp"), set(homes.all())) == (two, {one, two})
+    steps: list[Progress] = []
+    again = await install(homes, engine(), on_progress=steps.append)
+    assert (again, homes.current("llama_cpp")) == (one, one)
+    assert [step.phase for step in steps] == ["checking", "done"]
+
+
+async def test_the_configuration_states_version_and_variant(homes: Homes) -> None:
+    table = EngineTable(version="2.0", variant="cpu")
+    assert (await install(homes, engine(), table)).version == "2.0"
+    assert (await install(homes, engine(), table, version="1.0")).version == "1.0"
+    assert (await install(homes, engine("9.9", version="1.0"))).version == "1.0"  # a variant released apart
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variant": "rocm"}, 'Tiny has no variant "rocm"'),
+        ({"version": "../../etc"}, '"../../etc" is no version'),
+        ({"version": "1.0 --index-url=x"}, "is no version"),
+    ],
+)
+async def test_what_cannot_be_asked_for(homes: Homes, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InstallFailedError, match=message):
+        await install(homes, engine(), **options)
+    assert left(homes) == set()
+
+
+async def test_room_is_checked_before_the_first_byte(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * GB))
+    steps: list[Progress] = []
+    with pytest.raises(InstallFailedError) as caught:
+        await install(homes, engine(disk=5 * GB), on_progress=steps.append)
+    assert caught.value.message == (f"Tiny needs 8.0 GB in {homes.root} while it is installed, 2.0 GB are free")
+    assert [step.phase for step in steps] == ["checking"]
+    assert left(homes) == set()
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("9.9", r"Tiny 9\.9 was not installed: the package index has no tiny-engine==9\.9 for this Python"),
+        ("3.0", r"Tiny 3\.0 was not installed: it does not run here: RuntimeError: no such CPU"),
+    ],
+)
+async def test_a_failure_leaves_the_old_home_in_use_and_nothing_else(homes: Homes, version: str, message: str) -> None:
+    old = await install(homes, engine())
+    with pytest.raises(InstallFailedError, match=message):
+        await install(homes, engine(), version=version)
+    assert homes.current("llama_cpp") == old
+    assert has(old, "tiny_engine")
+    assert left(homes) == {old.id, "current.json"}
+
+
+HANG = "import os, pathlib, time; pathlib.Path(os.environ['STARTED']).write_text(str(os.getpid())); time.sleep(600)"
+
+
+async def wait_for(fact: Callable[[], bool]) -> None:
+    with anyio.fail_after(40):
+        while not fact():
+            await anyio.sleep(0.02)
+
+
+def started(path: Path) -> int:
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+@pytest.mark.parametrize("phase", ["creating", "downloading", "installing", "testing"])
+async def test_cancelling_leaves_nothing_behind(
+    phase: str, homes: Homes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STARTED", str(tmp_path / "pid"))
+    old = await install(homes, engine())
+    reached = anyio.Event()
+
+    def on_progress(step: Progress) -> None:
+        if step.phase == phase:
+            reached.set()
+
+    async with anyio.create_task_group() as tasks:
+        hanging = engine(self_test=("-c", HANG))
+        tasks.start_soon(lambda: install(homes, hanging, version="2.0", on_progress=on_progress))
+        await reached.wait()
+        if phase == "testing":
+            await wait_for(lambda: started(tmp_path / "pid") > 0)
+        tasks.cancel_scope.cancel()
+    assert homes.current("llama_cpp") == old
+    assert left(homes) == {old.id, "current.json"}
+    if phase == "testing":
+        assert not Path(f"/proc/{started(tmp_path / 'pid')}").exists()
+
+
+KILLED = """
+import sys, anyio
+from pathlib import Path
+from hyperllamad.config import EngineTable
+from hyperllamad.engines import install
+from hyperllamad.engines.homes import Homes
+from tests.engines.test_install import HANG, engine
+homes = Homes(Path(sys.argv[1]), {})
+made = engine(self_test=("-c", HANG))
+anyio.run(lambda: install.install(made, version="2.0", homes=homes, table=EngineTable()))
+"""
+
+
+async def test_an_installer_killed_half_way_leaves_a_half_home_that_the_next_one_removes(
+    homes: Homes, tmp_path: Path
+) -> None:
+    old = await install(homes, engine())
+    note = tmp_path / "pid"
+    env = os.environ | {"STARTED": str(note)}
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(homes.root)], env=env) as child:
+        await wait_for(lambda: started(note) > 0)
+        assert homes.sweep() == ()  # it is being filled
+        with pytest.raises(InstallFailedError, match=r"llama_cpp-2\.0-cpu is being installed or removed already"):
+            await install(homes, engine(), version="2.0")
+        child.kill()
+    os.kill(started(note), signal.SIGKILL)
+    assert (homes.root / "llama_cpp-2.0-cpu").exists()
+    assert not (homes.root / "llama_cpp-2.0-cpu" / FILE).exists()
+    assert homes.current("llama_cpp") == old
+    assert homes.all() == (old,)
+    two = await install(homes, engine(), version="2.0")
+    assert (homes.current("llama_cpp"), has(two, "tiny_engine")) == (two, True)
+
+
+async def test_two_at_once_are_one_too_many(homes: Homes) -> None:
+    refused: list[str] = []
+
+    async def one() -> None:
+        try:
+            await install(homes, engine())
+        except InstallFailedError as failure:
+            refused.append(failure.message)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one)
+        tasks.start_soon(one)
+    assert refused == ["llama_cpp-1.0-cpu is being installed or removed already"]
+    assert len(homes.all()) == 1
+
+
+def lock(tmp_path: Path, *lines: str) -> None:
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "llama_cpp-1.0-cpu.txt").write_text("\n".join(lines))
+
+
+def part(home: Home) -> str:
+    source = "from importlib.metadata import version; print(version('tiny-part'))"
+    return subprocess.run([home.python, "-c", source], capture_output=True, text=True).stdout.strip()
+
+
+async def test_what_the_release_was_tried_with_is_installed(homes: Homes, tmp_path: Path) -> None:
+    lock(tmp_path, "tiny-part==1.0")
+    assert part(await install(homes, engine())) == "1.0"
+    assert part(await install(homes, engine(), version="2.0")) == "2.0"  # the lock is for exactly one version
+
+
+async def test_a_lock_that_does_not_fit_this_machine_is_left_aside(homes: Homes, tmp_path: Path) -> None:
+    lock(tmp_path, "tiny-part==7.7")
+    assert part(await install(homes, engine())) == "2.0"
+
+
+async def test_uv_is_asked_where_pip_finds_no_torch(
+    homes: Homes, tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(wheels, "tiny-engine", "4.0", requires=("torch==9.9+cpu",))
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    # It finds the torch and the engine where pip did not.
+    uv.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n"$4" -m pip install --no-deps tiny-engine==1.0\n')
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}:{os.environ['PATH']}")
+    made = engine("4.0", torch_backend="cpu")
+    home = await install(homes, made, EngineTable(extra_index_urls=("https://more.example",)))
+    asked = f"pip install --python {home.python} --torch-backend cpu --extra-index-url https://more.example"
+    assert (tmp_path / "asked").read_text() == f"{asked} tiny-engine==4.0\n"
+    assert has(home, "tiny_engine")
+
+
+async def test_an_engine_that_needs_no_torch_is_not_given_to_uv(homes: Homes, wheels: Path) -> None:
+    make_wheel(wheels, "tiny-engine", "4.0", requires=("torch==9.9+cpu",))
+    with pytest.raises(InstallFailedError, match=r"the package index has no torch==9\.9\+cpu for this Python"):
+        await install(homes, engine("4.0"))
+
+
+async def test_the_index_of_the_configuration_is_asked(
+    homes: Homes, tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    for name in ("tiny-engine", "tiny-part"):
+        page = tmp_path / "index" / name / "index.html"
+        page.parent.mkdir(parents=True)
+        files = sorted(wheels.glob(f"{name.replace('-', '_')}-*"))
+        page.write_text("".join(f'<a href="{file.as_uri()}">{file.name}</a>\n' for file in files))
+    home = await install(homes, engine(), EngineTable(index_url=(tmp_path / "index").as_uri()))
+    assert has(home, "tiny_engine")
+
+
+async def test_without_a_gpu_the_cpu_variant_is_taken(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine()
+    made.variants["cuda"] = Recipe(requirements=("tiny-engine=={version}",), version="2.0", disk=1000)
+    monkeypatch.setattr(installer.host, "device", lambda: "cpu")
+    assert (await install(homes, made)).id == "llama_cpp-1.0-cpu"
+    monkeypatch.setattr(installer.host, "device", lambda: "cuda")
+    assert (await install(homes, made)).id == "llama_cpp-2.0-cuda"

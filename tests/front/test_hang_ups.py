@@ -1,0 +1,141 @@
+"""Clients that leave, or stop reading: nothing stays held, the engine is told, nobody else suffers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import socket
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from hyperllamad import config as configuration
+from hyperllamad.front.app import create_app
+from hyperllamad.telemetry import Metrics
+from tests.front import fake_supervisor as fakes
+from tests.front import scripted_engine
+from tests.front.conftest import House, OpenHouse, wait_until
+from tests.front.http_client import Client
+from tests.front.scripted_engine import Asked, Stream, by_path, chat_event, short_chat
+
+CHAT = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+BODY = msgspec.json.encode(ASK)
+REQUEST = b"POST /api/chat HTTP/1.1\r\nHost: x.local\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+def endless(_: Asked) -> Stream:
+    """More than any client here takes, in small steps."""
+    return Stream(itertools.repeat(chat_event("word " * 40)))
+
+
+async def test_the_engine_is_told_that_the_client_left(house: OpenHouse) -> None:
+    gate = asyncio.Event()
+    async with house(by_path({CHAT: Stream([chat_event("a"), gate])})) as h:
+        for stream in (True, False):
+            async with h.client.exchange("POST", "/api/chat", ASK | {"stream": stream}) as exchange:
+                if stream:
+                    await exchange.event()
+                    await exchange.data()
+                await wait_until(lambda: h.supervisor.open == 1 and bool(h.engine.asked))
+            await wait_until(lambda: h.supervisor.open == 0 and h.engine.asked[-1].aborted)
+        metrics = (await h.client.get("/metrics")).text
+        assert 'hyperllama_requests_total{route="/api/chat",status="499"} 2.0' in metrics
+
+
+async def rude_client(path: Path, rng: random.Random, seen: Counter[str]) -> None:
+    """Sends all or a part of a request, takes some bytes or none, leaves politely or by reset."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, str(path))
+    size = len(REQUEST) if rng.random() < 0.8 else rng.randrange(len(REQUEST))
+    await loop.sock_sendall(sock, REQUEST[:size])
+    if size == len(REQUEST):
+        taken = 0
+        for _ in range(rng.choice((0, 0, 1, 1, 2, 5))):
+            taken += len(await loop.sock_recv(sock, rng.randrange(1, 3000)))
+        seen["left before a byte" if not taken else "left in the head" if taken < 100 else "left in the body"] += 1
+    else:
+        seen["half a request"] += 1
+    for _ in range(rng.randrange(4)):
+        await anyio.lowlevel.checkpoint()
+    if rng.random() < 0.5:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize("wire", [True, False])
+async def test_500_rude_clients(house: OpenHouse, wire: bool) -> None:
+    rng = random.Random(5)
+    seen: Counter[str] = Counter()
+    async with house(endless, wire=wire) as h:
+        for _ in range(20):
+            async with anyio.create_task_group() as clients:
+                for _ in range(25):
+                    clients.start_soon(rude_client, h.socket, rng, seen)
+        await _all_is_well(h)
+    assert sum(seen.values()) == 500
+    assert (
+        min(seen[kind] for kind in ("left before a byte", "left in the head", "left in the body", "half a request"))
+        > 10
+    )
+
+
+async def _all_is_well(h: House) -> None:
+    """No lease is open, and every answer the engine began was broken off."""
+    await wait_until(lambda: h.supervisor.open == 0, 20)
+    await wait_until(lambda: all(asked.aborted for asked in h.engine.asked), 20)
+    assert len(h.engine.asked) > 100
+    assert h.supervisor.taken >= len(h.engine.asked)
+    assert not h.supervisor.upstream.session.connector._acquired  # type: ignore[union-attr]
+
+
+async def test_rude_clients_under_hypercorns_own_server(tmp_path: Path) -> None:
+    """Without our listener: no wire, other ways to end."""
+    rng, seen, config = random.Random(6), Counter[str](), configuration.load(tmp_path, environ={"HOME": str(tmp_path)})
+    server = Config()
+    server.bind = [f"unix:{tmp_path / 'front'}"]
+    server.accesslog = server.errorlog = None
+    async with scripted_engine.running(endless, tmp_path / "engine") as engine:
+        model = fakes.model("m")
+        supervisor = fakes.FakeSupervisor(fakes.FakeUpstream(tmp_path / "engine", model, fakes.FakeEngine()))
+        app = create_app(fakes.FakeCatalog(model), supervisor, config, Metrics(), "1")
+        stop = anyio.Event()
+        serving = asyncio.create_task(serve(app, server, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+        await wait_until((tmp_path / "front").exists)
+        h = House(Client(tmp_path / "front"), engine, supervisor, Metrics(), tmp_path / "front")
+        for _ in range(8):
+            async with anyio.create_task_group() as clients:
+                for _ in range(25):
+                    clients.start_soon(rude_client, h.socket, rng, seen)
+        await _all_is_well(h)
+        stop.set()
+        await serving
+        await supervisor.upstream.session.close()
+
+
+@pytest.mark.parametrize("wire", [True, False])
+async def test_a_client_that_stops_reading_slows_only_itself(house: OpenHouse, wire: bool) -> None:
+    def script(asked: Asked) -> Stream:
+        return endless(asked) if asked.body["messages"][0]["content"] == "slow" else Stream(short_chat(*"abc"))
+
+    slow = {"model": "m", "messages": [{"role": "user", "content": "slow"}]}
+    async with house(script, wire=wire) as h, h.client.exchange("POST", "/api/chat", slow) as exchange:
+        exchange.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wait_until(lambda: bool(h.engine.asked))
+        for _ in range(20):
+            assert (await h.client.post("/api/chat", ASK)).lines()[-1]["done"]
+        # What lies between here and the engine is bounded by socket and stream buffers: the engine is held back.
+        assert not h.engine.asked[0].finished
+        record = h.supervisor.open
+        assert record == 1
+    await wait_until(lambda: h.supervisor.open == 0)

@@ -1,0 +1,132 @@
+"""The way to the engine: a connection for each request, and an end that everybody hears of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+
+from hyperllamad.supervision.plan import resolve
+from hyperllamad.supervision.upstream import Upstream
+from tests.supervision import fake
+
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Server:
+    """Sends the head and one chunk, and the end when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.hung_up = 0
+        self.end = asyncio.Event()
+
+    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+            return
+        writer.write(HEAD + b"5\r\nhello\r\n")
+        ended = asyncio.ensure_future(self.end.wait())
+        gone = asyncio.ensure_future(reader.read())
+        await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
+        self.hung_up += gone.done()
+        for task in (ended, gone):
+            task.cancel()
+        writer.write(b"0\r\n\r\n")
+        writer.close()
+
+
+@asynccontextmanager
+async def upstream(runtime: Path, server: Server) -> AsyncIterator[Upstream]:
+    model = fake.model(runtime, "m")
+    path = str(runtime / "e.sock")
+    settings = resolve(model, fake.configuration(runtime), fake.HOME)
+    async with await asyncio.start_unix_server(server.connection, path):
+        one = Upstream(fake.ENGINE, model, settings, path)
+        try:
+            with anyio.fail_after(10):
+                yield one
+        finally:
+            one.end("the test is over")
+            await one.close()
+        assert one.session.closed
+
+
+async def test_every_request_has_a_connection_of_its_own(runtime: Path) -> None:
+    server = Server()
+    server.end.set()
+    async with upstream(runtime, server) as one:
+        for number in range(3):
+            async with one.session.get("/health") as reply:
+                assert await reply.read() == b"hello"
+            assert server.connections == number + 1
+        assert one.explain() == ""
+        assert "open" in repr(one)
+
+
+async def test_a_cut_wakes_whoever_waits_for_the_next_bytes(runtime: Path) -> None:
+    server = Server()
+    async with upstream(runtime, server) as one:
+        waiting = anyio.Event()
+        outcomes = []
+
+        async def read() -> None:
+            async with one.session.get("/health") as reply:
+                assert await reply.content.readany() == b"hello"
+                waiting.set()
+                with pytest.raises(aiohttp.ClientError):
+                    await reply.content.readany()
+                outcomes.append("woken")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await waiting.wait()
+            await anyio.wait_all_tasks_blocked()
+            one.cut("because")
+        assert outcomes == ["woken"]
+        assert one.explain() == "because"
+        assert not one.died.is_set()
+        while not server.hung_up:
+            await anyio.sleep(0.001)
+
+
+async def test_after_a_cut_there_are_no_new_requests(runtime: Path) -> None:
+    server = Server()
+    async with upstream(runtime, server) as one:
+        one.cut("because")
+        with pytest.raises(aiohttp.ClientConnectionError, match="because"):
+            await one.session.get("/health")
+        assert server.connections == 0
+
+
+async def test_a_cut_while_connecting_leaves_no_connection(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    async with upstream(runtime, server) as one:
+        connect = aiohttp.UnixConnector.connect
+
+        async def cut_meanwhile(self: aiohttp.UnixConnector, *args: Any, **kwargs: Any) -> Any:
+            connection = await connect(self, *args, **kwargs)
+            one.cut("because")
+            return connection
+
+        monkeypatch.setattr(aiohttp.UnixConnector, "connect", cut_meanwhile)
+        with pytest.raises(aiohttp.ClientConnectionError, match="because"):
+            await one.session.get("/health")
+
+
+async def test_the_first_reason_stays(runtime: Path) -> None:
+    async with upstream(runtime, Server()) as one:
+        one.cut("first")
+        one.end("second")
+        assert one.explain() == "first"
+        assert one.died.is_set()
+        assert "first" in repr(one)
