@@ -6,7 +6,7 @@ ENGINE ?= llama_cpp
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test test-fast check fmt lint types layers docs engines bench lock clean
+.PHONY: run test test-fast test-oldest check fmt lint types layers docs engines bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -19,6 +19,10 @@ test: $(VENV)/.installed-dev engines
 ## The tests that need no engine.
 test-fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not real and not gpu"
+
+## The same with the oldest dependencies that are promised to work, in an environment of its own.
+test-oldest: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest -m "not real and not gpu" -o addopts="--import-mode=importlib" -q
 
 ## What must hold before a commit: style, types, architecture, documents, and the tests that need no engine.
 check: lint types layers test-fast
@@ -54,6 +58,8 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
 	  --extra convert pyproject.toml requirements-dev.in -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
+	  --no-deps requirements-oldest.in -o requirements-oldest.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
 	  --extra convert pyproject.toml requirements.in -c requirements-dev.lock -o requirements.lock
 
 clean:
@@ -67,6 +73,13 @@ $(VENV)/bin/python:
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)-oldest/.installed: requirements-oldest.lock requirements-dev.lock
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(VENV)-oldest/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements-oldest.lock
+	$(VENV)-oldest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed

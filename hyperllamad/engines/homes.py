@@ -42,6 +42,10 @@ class Homes:
         self._refresh()
         return tuple(home for home in self._read if self._table(home.engine).enabled)
 
+    def installed(self, id_: str) -> Home | None:
+        """The home of that id, also of an engine that is not enabled."""
+        return _load(self.root / id_)
+
     def in_use(self) -> tuple[Home, ...]:
         """The current home of each enabled engine that has one."""
         return tuple(home for name in base.NAMES if (home := self.current(name)))
@@ -105,9 +109,14 @@ class Homes:
 
         Raises InstallFailedError when somebody else is.  The lock goes with its process, however that ends.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / f".{id_}.lock"
-        with path.open("w") as file:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            opened = path.open("w")
+        except OSError as failure:
+            hint = "check who owns it and the room on its disk"
+            raise InstallFailedError(f"{self.root} cannot be written: {failure.strerror}", hint=hint) from failure
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -52,19 +52,21 @@ async def install(
     version = _version(engine, recipe, version or table.version)
     wanted = Home(f"{engine.name}-{version}-{variant}", engine.name, version, variant, path="")
     await anyio.to_thread.run_sync(homes.sweep)
-    if there := next((home for home in homes.all() if home.id == wanted.id), None):
+    if there := homes.installed(wanted.id):
         homes.use(there)
         on_progress(Progress("done", f"{there.id} is installed already"))
         return there
+    what = f"{engine.title} {version}"
     with homes.claim(wanted.id) as directory:
         _check_room(engine, recipe, directory)
         try:
             home = await _fill(directory, wanted, recipe, table, on_progress)
             homes.finish(home)
         except InstallFailedError as failure:
-            raise InstallFailedError(
-                f"{engine.title} {version} was not installed: {failure.message}", hint=failure.hint
-            ) from failure
+            raise InstallFailedError(f"{what} was not installed: {failure.message}", hint=failure.hint) from failure
+        except OSError as failure:
+            reason = f"{failure.filename or directory}: {failure.strerror}"
+            raise InstallFailedError(f"{what} was not installed: {reason}") from failure
         finally:
             if not (directory / FILE).exists():
                 with anyio.CancelScope(shield=True):

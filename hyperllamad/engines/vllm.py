@@ -131,7 +131,7 @@ class Vllm:
         "cuda": Recipe(
             requirements=("vllm=={version}",),
             version="0.33.0",
-            disk=12_000_000_000,
+            disk=12_000_000_000,  # estimated: torch with its CUDA libraries, and vLLM's own gigabyte
             self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
         ),
     }

@@ -29,7 +29,6 @@ from hyperllamad.telemetry import Metrics
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024 * 1024  # bytes; a chat with many images fits, a mistake does not fill the memory
-BODY_PATIENCE = 300  # seconds for the whole body of a request to arrive
 
 
 def create_app(catalog: Catalog, supervisor: Supervisor, config: Config, metrics: Metrics, version: str) -> App:
@@ -48,7 +47,7 @@ def quart_app(services: Services) -> Quart:
     app = Quart("hyperllamad", static_folder=None)
     Routes.install(app)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    app.config["BODY_TIMEOUT"] = BODY_PATIENCE
+    app.config["BODY_TIMEOUT"] = None  # see body.receive
     app.config["RESPONSE_TIMEOUT"] = None  # an answer may stream for hours
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.register_error_handler(HyperLlamaError, _failure)

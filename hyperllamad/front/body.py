@@ -9,6 +9,7 @@ told at the end), a value whose own parser refuses it ends the reading at once.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import json
 import math
@@ -18,12 +19,15 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from quart import request
+from werkzeug.exceptions import RequestTimeout
 
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.front import gosyntax
 
 T = TypeVar("T")
 Reader = Callable[[Any, "Reading"], Any]
+
+PATIENCE = 300  # seconds for all of a body to arrive
 
 _decode = msgspec.json.Decoder().decode
 _WORDS = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
@@ -77,8 +81,17 @@ class Shape(Generic[T]):
 
 
 async def receive(shape: Shape[T]) -> T:
-    """The current request's body, when all of it has come; raises BadRequestError."""
-    return read(cast("bytes", await request.get_data(cache=False)), shape)
+    """The current request's body, when all of it has come; raises BadRequestError, and RequestTimeout in the end.
+
+    Not with Quart's BODY_TIMEOUT: that is asyncio.wait_for(), which on Python 3.11 forgets a cancellation that comes
+    together with the end of the body, and the answer would be generated for a client that has gone.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            raw = cast("bytes", await request.get_data(cache=False))
+    except TimeoutError:
+        raise RequestTimeout from None
+    return read(raw, shape)
 
 
 def read(raw: bytes, shape: Shape[T]) -> T:

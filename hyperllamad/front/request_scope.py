@@ -39,7 +39,6 @@ class Record:
     inference: bool = False  # worth a line in the log
     status: int = 0
     finished: bool = False
-    gone: bool = False  # the client went before the end
 
 
 def held() -> AsyncExitStack:
@@ -82,7 +81,6 @@ class RequestScope:
 
     def _tell(self, scope: Scope, told: Record) -> None:
         seconds = (time.perf_counter_ns() - told.arrived) / 1e9
-        gone = told.gone or not told.finished
         status = told.status if told.finished or told.status >= 400 else CLIENT_GONE
         self._metrics.request(told.route, status, seconds)
         first = (told.first_token - told.arrived) / 1e9 if told.first_token else None
@@ -103,7 +101,7 @@ class RequestScope:
                 tokens=told.completion_tokens or None,
                 ttft=first,
                 duration=seconds,
-                client="gone" if gone else None,
+                client=None if told.finished else "gone",
                 error=told.error or None,
             ),
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from quart import request
 
-from hyperllamad.front import request_scope
 from hyperllamad.front.ports import Wire
 
 
@@ -26,7 +26,6 @@ class StreamBody:
         self._first = first
         self._more = more
         self._wire: Wire | None = request.scope["state"].get("wire")
-        self._record = request_scope.record()
 
     def __aiter__(self) -> StreamBody:
         return self
@@ -46,5 +45,7 @@ class StreamBody:
         try:
             while block := await more():
                 await write(block)
-        except OSError:  # the connection is gone; the server tells Quart in a moment
-            self._record.gone = True
+        except OSError as gone:
+            # What the server is about to tell Quart.  Ending the body instead would make Hypercorn believe that the
+            # connection can be used again, and keep it for as long as one may idle.
+            raise asyncio.CancelledError from gone

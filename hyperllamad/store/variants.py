@@ -134,6 +134,30 @@ class Variants:
             self.remove_unused(overlay.base)
         self.remove_unused(name)
 
+    def target(self, name: ModelName) -> Path:
+        """The directory a new model of that name is built for; an older one of the name may be there.
+
+        Raises InUseError when models.d leads the name elsewhere: what is built would never be seen.
+        """
+        place = self._catalog.place(name)
+        if place is None or place.path is None:
+            return layout.directory_of(self._catalog.store, name)
+        if refusal := self._refusal(place):
+            if place.table is not None and place.table.path:
+                raise refusal
+            return layout.directory_of(self._catalog.store, name)
+        return place.path if place.path.is_dir() else layout.directory_of(self._catalog.store, name)
+
+    def placed(self, name: ModelName, target: Path) -> None:
+        """A new model is at `target`: what else has its name, a variant or a bare file, goes.  Raises StoreError."""
+        place = self._catalog.place(name)
+        if place is not None and place.path not in {None, target} and self._refusal(place) is None:
+            self._remove_files(place)
+        overlay = self._overlays.get(name)
+        self._overlays.drop(name)
+        if isinstance(overlay, Overlay) and overlay.base.key != name.key:
+            self.remove_unused(overlay.base)
+
     def remove_unused(self, name: ModelName) -> None:
         """Remove the files of a hidden model that no variant uses any more.  Raises StoreError."""
         overlay = self._overlays.get(name)

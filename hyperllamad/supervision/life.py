@@ -159,13 +159,17 @@ class Life:
         assert self._child.identity is not None  # noqa: S101 - set before it calls
         self.pid, self.guard = self._child.identity.pid, self._child.guard
         self._log(logging.INFO, f"starts as process {self.pid}")
-        self._progressed()
+        self._progress()
 
     def _heard(self, line: str) -> None:
         self._ring.append(line)
         self._tail.append(line)
         if self.phase and (phase := self.plan.engine.phase(line)) and phase != self.phase:
             self.phase = phase
+            self._progress()
+
+    def _progress(self) -> None:
+        if not self._asked:  # one that was told to end may go on loading for a while, to no purpose
             self._progressed()
 
     def _explain(self, ended: Exit, program: str) -> End:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-LONGEST = 4096  # characters kept of a line
+LONGEST = 4096  # bytes kept of a line
 _ENDS = re.compile(rb"[\r\n]+")  # a progress bar draws itself again after a carriage return
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"

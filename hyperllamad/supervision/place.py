@@ -44,10 +44,11 @@ def make(runtime: Path, cache: Path, host: Host) -> Place:
             hint="set `paths.runtime` in hyperllamad.toml to a shorter one",
         )
     try:
-        for one in (directory, directory / "tmp", directory / "cwd", cache):
+        for one in (cache, directory, directory / "tmp", directory / "cwd"):
             one.mkdir(mode=0o700, parents=True, exist_ok=one is cache)
         _write(directory, Leader(procfs.boot_id(), procfs.myself()))
     except OSError as failure:
+        shutil.rmtree(directory, ignore_errors=True)
         raise LoadFailedError(
             f"{failure.filename} cannot be made: {failure.strerror}", hint="check its owner and the space left there"
         ) from failure

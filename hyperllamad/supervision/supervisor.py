@@ -222,7 +222,7 @@ class Supervisor:
                     lease.answer(error)
                     refused[str(lease.model.name), str(error)] += 1
         for (name, why), count in refused.items():
-            log.info("%d requests refused: %s", count, why, extra=fields(model=name))
+            log.info("refused: %s", why, extra=fields(model=name, requests=count))
         if self.closing or any(_may_free(action) for action in actions):
             self._tidy()
         deadline = self._fleet.next_deadline()

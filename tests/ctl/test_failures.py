@@ -17,6 +17,7 @@ import pytest
 
 from hyperllamactl import cli, client, exits
 from hyperllamactl.exits import Exit
+from hyperllamactl.protocol import Instances, Ps
 from hyperllamad import config, control, core, engines, store, supervision
 from hyperllamad.core.errors import HyperLlamaError
 from tests.ctl import replies
@@ -110,6 +111,11 @@ def test_a_daemon_of_another_version_is_warned_of_once(daemon: FakeDaemon, ctl: 
     assert outcome.exit == 0
     assert outcome.err.startswith("warning: hyperllamad is 9.9, hyperllamactl ")
     assert outcome.err.count("\n") == 1
+    warnings: list[str] = []
+    asking = client.Client([str(daemon.path)], warn=warnings.append)
+    for _ in range(2):
+        asking.call(Ps(), Instances)
+    assert len(warnings) == 1
 
 
 def test_fields_of_a_newer_daemon_are_ignored_and_those_of_an_older_one_have_defaults(
@@ -131,10 +137,11 @@ def test_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "start it with: systemctl start hyperllamad (or, without root: hyperllamad)" in err
 
 
-def test_a_socket_nobody_listens_on_is_no_daemon(tmp_path: Path) -> None:
+def test_a_socket_nobody_listens_on_is_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead"))
     assert cli.main(["--socket", str(tmp_path / "dead"), "ps"]) == Exit.UNREACHABLE
+    assert "hyperllamad is not running" in capsys.readouterr().err
 
 
 def test_a_path_that_cannot_be_a_socket_is_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,22 +52,28 @@ def test_choice(model: Model, homes: list[Home], device: str, chosen: Home) -> N
         (
             samples.GGUF,
             [],
-            "no engine here can run 'smollm2:135m': llama.cpp: not installed; vLLM: it reads no GGUF files; "
-            "MAX: it reads no GGUF files without a directory of their own",
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: not installed; vLLM: it reads no GGUF files; "
+                "MAX: it reads no GGUF files without a directory of their own"
+            ),
             "`hyperllamactl engine install llama_cpp`",
         ),
         (
             samples.DIRECTORY,
             [LLAMA],
-            "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; vLLM: not installed; "
-            "MAX: not installed",
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; vLLM: not installed; "
+                "MAX: not installed"
+            ),
             "`hyperllamactl engine install vllm`, or `hyperllamactl engine install max`",
         ),
         (
             ODD,
             [VLLM],
-            "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; "
-            "vLLM: version 1.0 does not know the architecture OnlyInMax; MAX: not installed",
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; "
+                "vLLM: version 1.0 does not know the architecture OnlyInMax; MAX: not installed"
+            ),
             "`hyperllamactl engine install max`",
         ),
         (
@@ -85,15 +91,19 @@ def test_choice(model: Model, homes: list[Home], device: str, chosen: Home) -> N
         (
             on(samples.GGUF, "max"),
             [],
-            "'smollm2:135m' is set to run on max, which cannot: MAX: it reads no GGUF files without a directory of their "
-            "own",
+            (
+                "'smollm2:135m' is set to run on max, which cannot: "
+                "MAX: it reads no GGUF files without a directory of their own"
+            ),
             "without `engine` in its file, `hyperllamactl engine install llama_cpp`",
         ),
         (
             samples.DIRECTORY,
             [VLLM_GPU],
-            "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; "
-            "vLLM: it is installed for NVIDIA GPUs, and there is none here; MAX: not installed",
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; "
+                "vLLM: it is installed for NVIDIA GPUs, and there is none here; MAX: not installed"
+            ),
             "`hyperllamactl engine install vllm`, or `hyperllamactl engine install max`",
         ),
         (

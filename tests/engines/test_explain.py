@@ -104,8 +104,10 @@ WRITTEN = [
     ("vllm", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "gpu_memory", True),
     (
         "vllm",
-        "(EngineCore pid=9) ERROR 01-01 00:00:00 [core.py:1] ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) on "
-        "startup is less than desired GPU memory utilization (0.92, 72.8 GiB).",
+        (
+            "(EngineCore pid=9) ERROR 01-01 00:00:00 [core.py:1] ValueError: Free memory on device cuda:0 "
+            "(3.1/79.2 GiB) on startup is less than desired GPU memory utilization (0.92, 72.8 GiB)."
+        ),
         "gpu_memory",
         True,
     ),

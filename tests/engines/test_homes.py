@@ -63,7 +63,8 @@ def test_the_configuration_wins_over_what_is_recorded(tmp_path: Path) -> None:
     assert current(EngineTable(variant="cuda")) == gpu
     assert current(EngineTable(version="3.0")) is None
     assert current(EngineTable(enabled=False)) is None
-    assert Homes(tmp_path, {"vllm": EngineTable(enabled=False)}).all() == ()
+    disabled = Homes(tmp_path, {"vllm": EngineTable(enabled=False)})
+    assert (disabled.all(), disabled.installed(two.id), disabled.installed("vllm-3.0-cpu")) == ((), two, None)
 
 
 def test_what_is_no_home_is_not_seen(tmp_path: Path) -> None:

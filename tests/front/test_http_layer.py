@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.front.conftest import OpenHouse
@@ -232,6 +234,15 @@ async def test_a_body_that_is_too_large(house: OpenHouse, monkeypatch: pytest.Mo
         reply = await h.client.post("/api/chat", {"model": "m", "prompt": "x" * 2000})
         assert reply.status == 413
         assert set(reply.json()) == {"error"}
+
+
+async def test_a_body_that_never_ends(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperllamad.front.body.PATIENCE", 0.05)
+    async with house(NOTHING) as h:
+        reader, writer = await asyncio.open_unix_connection(str(h.socket))
+        writer.write(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        assert b" 408 " in await reader.readline()
+        writer.close()
 
 
 async def test_a_websocket_is_refused(house: OpenHouse) -> None:

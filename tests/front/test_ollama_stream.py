@@ -243,7 +243,7 @@ async def test_a_call_that_is_none_is_shown_as_text(house: OpenHouse) -> None:
     pieces = [call_piece(0, name="f", arguments="[1"), chat_event(finish_reason="tool_calls"), USAGE, DONE]
     async with house(by_path({CHAT: Stream(pieces)})) as h:
         text, last = (await h.client.post("/api/chat", ask(model="mt"))).lines()
-        assert text["message"] == {"role": "assistant", "content": "f([1"}
+        assert text["message"] == {"role": "assistant", "content": "f([1)"}
         assert last["done"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Launch
 from hyperllamad.supervision import procfs
+from hyperllamad.supervision.broadcast import Watch
 from hyperllamad.supervision.lines import LONGEST
 from hyperllamad.supervision.logs import MOST_CHARACTERS, MOST_LINES
+from hyperllamad.supervision.rows import Change
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.supervision.upstream import Upstream
 from tests.supervision import fake
@@ -123,6 +125,30 @@ async def test_unloading_while_loading_ends_it(runtime: Path) -> None:
         assert supervisor.unload(model)
         await fake.wait_unloaded(supervisor)
         assert not alive(pid)
+
+
+async def test_one_that_loads_on_though_told_to_end_is_not_shown_as_loading(runtime: Path) -> None:
+    async with fake.supervised(runtime, stop_timeout="0.6s") as supervisor:
+        model = fake.model(runtime, "m", "--slow", "0.6", "--ignore-term")
+        with supervisor.watch() as changes:
+            supervisor.lease(model).release()
+            async for change in changes:
+                if change.phase == "weights":
+                    supervisor.unload(model)
+                if change.state is State.STOPPING:
+                    break
+            after = [change.state async for change in _until_gone(changes)]
+        ring = supervisor.logs(ModelName.parse("m"))
+        assert ring is not None
+        assert "phase warming" in ring.last(10)
+        assert after == [State.GONE]
+
+
+async def _until_gone(changes: Watch[Change]) -> AsyncIterator[Change]:
+    async for change in changes:
+        yield change
+        if change.state is State.GONE:
+            return
 
 
 async def test_unloading_before_the_spawn_starts_nothing(runtime: Path) -> None:

@@ -41,6 +41,16 @@ def test_the_leader_is_written_down(runtime: Path) -> None:
     assert leader.engine == Identity(7, 8)
 
 
+def test_half_a_place_is_taken_away_again(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "leader")
+
+    monkeypatch.setattr(place, "_write", full)
+    with pytest.raises(LoadFailedError, match="No space left"):
+        place.make(runtime, runtime / "cache", Host())
+    assert list(place.root(runtime).iterdir()) == []
+
+
 def test_a_path_too_long_for_a_socket_is_refused_with_advice(tmp_path: Path) -> None:
     longest = 107 - len("/e/12345678/e.sock")
     fits = tmp_path / ("x" * (longest - len(str(tmp_path)) - 1))
