@@ -22,7 +22,7 @@ test-fast: $(VENV)/.installed-dev
 
 ## The same with the oldest dependencies that are promised to work, in an environment of its own.
 test-oldest: $(VENV)-oldest/.installed
-	$(VENV)-oldest/bin/python -m pytest -m "not real and not gpu" -o addopts="--import-mode=importlib" -q
+	$(VENV)-oldest/bin/python -m pytest -m "not real and not gpu"
 
 ## What must hold before a commit: style, types, architecture, documents, and the tests that need no engine.
 check: lint types layers test-fast

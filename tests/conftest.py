@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(obj: object) -> None:
-    """Every async test runs under anyio (its own `anyio_mode = auto` is younger than our oldest anyio)."""
-    if inspect.iscoroutinefunction(obj):
-        pytest.mark.anyio(obj)
 
 
 @pytest.fixture(scope="session")
