@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--config", type=Path, metavar="DIR", help="directory that holds hyperllamad.toml")
     arguments.add_argument("--check-config", action="store_true", help="check the configuration and exit")
-    arguments.add_argument("--demo", metavar="ENGINE", help="install ENGINE and the demo model if missing, and serve it")
+    arguments.add_argument(
+        "--demo", metavar="ENGINE", help="install ENGINE and the demo model if missing, and serve it"
+    )
     arguments.add_argument("--prepare", action="store_true", help="with --demo: install, then exit")
     arguments.add_argument("--version", action="version", version=f"hyperllamad {__version__}")
     return arguments

@@ -49,7 +49,7 @@ class AddressTakenError(HyperLlamaError):
 async def main(config: Config, demo: str = "", *, prepare_only: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; raises HyperLlamaError when it cannot even begin.
 
-    `demo` names an engine: it and the demo model are installed first where missing, and with `prepare_only` that is all.
+    `demo` names an engine: it and the demo model are installed first where missing; with `prepare_only` that is all.
     """
     _make_directories(config.paths)
     if demo:
@@ -70,9 +70,7 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = _shown_url(front[0])
-    rooms = Rooms(
-        config=config, supervisor=supervisor, catalog=catalog, homes=homes, started_at=time.time(), url=url
-    )
+    rooms = Rooms(config=config, supervisor=supervisor, catalog=catalog, homes=homes, started_at=time.time(), url=url)
     async with anyio.create_task_group() as root:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
@@ -106,10 +104,8 @@ async def _door(app: Any, sockets: list[socket.socket]) -> AsyncIterator[None]:
             closing.set()
 
 
-async def _watch_signals(
-    everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]
-) -> None:
-    """The first signal asks for an orderly stop; another one skips the grace.  A closed terminal (HUP) is a stop too."""
+async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]) -> None:
+    """The first signal asks for an orderly stop, another one skips the grace; a closed terminal (HUP) is a stop."""
     stop = anyio.Event()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started(stop)
@@ -141,7 +137,8 @@ def _make_directories(paths: Paths) -> None:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as failure:
             raise HyperLlamaError(
-                f"cannot make the directory {directory}: {failure.strerror}", hint="set it in [paths], or its permissions"
+                f"cannot make the directory {directory}: {failure.strerror}",
+                hint="set it in [paths], or its permissions",
             ) from failure
 
 

@@ -19,9 +19,9 @@ from hyperllamad.core.models import Format
 from hyperllamad.engines import base
 from hyperllamad.engines.homes import Homes
 from hyperllamad.engines.install import install
+from hyperllamad.packages import Progress
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.demo import NAME, ensure_demo
-from hyperllamad.packages import Progress
 from hyperllamad.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

@@ -122,7 +122,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(models: dict[str, dict[str, Any]], *, main: str = "", environ: dict[str, str] | None = None) -> Iterator[Daemon]:
+def daemon(
+    models: dict[str, dict[str, Any]], *, main: str = "", environ: dict[str, str] | None = None
+) -> Iterator[Daemon]:
     """A started daemon that serves `models`: name -> keys of its models.d file."""
     root = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))  # short: socket paths end at 107 bytes
     port = free_port()

@@ -45,7 +45,9 @@ def test_the_shipped_file_names_every_key_with_its_default() -> None:
     text = (SHIPPED / "hyperllamad.toml").read_text()
     stated = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
     defaults = msgspec.to_builtins(config._File())
-    assert stated == {table: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()} for table, keys in defaults.items()}
+    assert stated == {
+        table: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()} for table, keys in defaults.items()
+    }
     assert tomllib.loads(text) == {table: {} for table in defaults}, "shipped as is it must change nothing"
 
 
@@ -56,7 +58,11 @@ def test_a_bare_number_is_seconds_and_a_negative_keep_alive_for_ever(tmp_path: P
 
 def test_engine_and_model_files(tmp_path: Path) -> None:
     write(tmp_path, 'version = "0.32.0"\nmemory = "2GiB"\n', "engines.d/vllm.toml")
-    write(tmp_path, 'name = "tiny"\npath = "/m/tiny.gguf"\ncontext = 2048\n[parameters]\ntemperature = 0\n', "models.d/tiny.toml")
+    write(
+        tmp_path,
+        'name = "tiny"\npath = "/m/tiny.gguf"\ncontext = 2048\n[parameters]\ntemperature = 0\n',
+        "models.d/tiny.toml",
+    )
     loaded = config.load(tmp_path, {"HOME": "/h"})
     assert loaded.engine_table("vllm").memory_bytes == 2 << 30
     assert loaded.engine_table("max") == config.EngineTable()

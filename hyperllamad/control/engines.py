@@ -12,10 +12,10 @@ from hyperllamactl.protocol import Progress
 from hyperllamad import packages
 from hyperllamad.control import views
 from hyperllamad.control.answer import Teller
-from hyperllamad.control.errors import InUseError, NotInstalledError
+from hyperllamad.control.errors import NotInstalledError
 from hyperllamad.control.reporting import Reporter, wait_reporting
 from hyperllamad.control.rooms import Rooms
-from hyperllamad.core.errors import BadRequestError
+from hyperllamad.core.errors import BadRequestError, InUseError
 from hyperllamad.engines import base
 from hyperllamad.engines import install as installer
 from hyperllamad.engines.base import Engine, Home
@@ -95,5 +95,5 @@ def _meant(homes: Sequence[Home], engine: Engine, command: protocol.EngineRemove
 
 
 def _users(rooms: Rooms, home: Home) -> list[str]:
-    """Names of the models that may run in the home: rows name the engine only, and an older instance an older home."""
-    return [row.name for row in rooms.supervisor.rows() if row.engine == home.engine and row.pid]
+    """Names of the models that run in the home."""
+    return [row.name for row in rooms.supervisor.rows() if row.home == home.id and row.pid]

@@ -36,10 +36,3 @@ class NotInstalledError(HyperLlamaError):
 
     code = "not_installed"
     status = 404
-
-
-class InUseError(HyperLlamaError):
-    """Something runs in the engine home."""
-
-    code = "in_use"
-    status = 409

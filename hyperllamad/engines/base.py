@@ -101,6 +101,7 @@ class Engine(Protocol):
     name: str
     title: str  # as people write it: "vLLM"
     formats: frozenset[Format]
+    trims_stops: bool  # a stop string never shows up in streamed text
     version: str  # the version the recipes below were tried with
     variants: Mapping[str, Recipe]
     probe: Probe

@@ -91,6 +91,7 @@ class LlamaCpp:
     name = "llama_cpp"
     title = "llama.cpp"
     formats = frozenset({Format.GGUF})
+    trims_stops = True
     version = "2026.10.11549"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         "cpu": Recipe(

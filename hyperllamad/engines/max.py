@@ -127,6 +127,7 @@ class Max:
     name = "max"
     title = "MAX"
     formats = frozenset({Format.SAFETENSORS})
+    trims_stops = False  # it stops by itself, after the text went out
     version = "26.7.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         variant: Recipe(

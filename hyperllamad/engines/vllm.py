@@ -117,6 +117,7 @@ class Vllm:
     name = "vllm"
     title = "vLLM"
     formats = frozenset({Format.SAFETENSORS})
+    trims_stops = True
     version = "0.32.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         "cpu": Recipe(

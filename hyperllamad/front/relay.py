@@ -7,6 +7,7 @@ the chunks.  A stream that ends is either finished (a finish reason and `[DONE]`
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +20,7 @@ from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.sse import EventLines, EventTooLongError
+from hyperllamad.front.stops import StopFilter
 
 ENGINE = "http://engine"
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one (facts, section 5)
@@ -57,7 +59,8 @@ async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncE
     held.callback(response.close)
     if response.status != 200:
         raise await _refusal(upstream, response)
-    return EngineStream(upstream, response.content, asked)
+    stops = () if upstream.engine.trims_stops else body.get("stop") or ()
+    return EngineStream(upstream, response.content, asked, stops)
 
 
 async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
@@ -112,7 +115,9 @@ def _death(upstream: Upstream) -> EngineDiedError:
 class EngineStream:
     """The chunks of one answer as they arrive, and what the engine said about the whole."""
 
-    def __init__(self, upstream: Upstream, content: aiohttp.StreamReader, asked: int) -> None:
+    def __init__(
+        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, stops: Sequence[str] = ()
+    ) -> None:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
         self.finish_reason = ""
@@ -121,6 +126,7 @@ class EngineStream:
         self.metrics: engine_wire.RequestMetrics | None = None
         self._content = content
         self._lines = EventLines()
+        self._stops = StopFilter(stops) if stops else None
         self._done = False
         self._fault: HyperLlamaError | str = ""  # found behind good chunks: raised at the next read
 
@@ -136,7 +142,10 @@ class EngineStream:
                 raise await _failure(self.upstream, f"the answer was cut off: {lost}") from lost
             if not data:
                 raise await _failure(self.upstream, "the answer was cut off")
-            if chunks := self._take(data):
+            chunks = self._take(data)
+            if self._stops is not None:
+                chunks = self._stops.chunks(chunks)
+            if chunks:
                 return chunks
         if isinstance(self._fault, HyperLlamaError):
             await _wait_death_known(self.upstream)

@@ -19,7 +19,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,22 +93,19 @@ def _pull(request: Request, say: Say) -> None:
     say(Placed(new=True))
 
 
-@contextlib.contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """The partial directory, once a predecessor that is being killed has let go of it."""
+def _staged(target: Path) -> contextlib.AbstractContextManager[Path]:
+    """The partial directory, entered once a predecessor that is being killed has let go of it."""
     end = time.monotonic() + _LOCK_PATIENCE
-    with contextlib.ExitStack() as stack:
-        while True:
+    partial = staging.partial(target)
+    with disk.explained(f"the model at {target}"):
+        partial.mkdir(parents=True, exist_ok=True)
+        while time.monotonic() < end:
             try:
-                work = stack.enter_context(staging.stage(target, keep=True, replace=True))
-                break
-            except LoadFailedError as failure:
-                if isinstance(failure.__cause__, OSError):
-                    raise disk.refusal(str(target), failure.__cause__) from failure
-                if time.monotonic() > end:
-                    raise
+                with staging.locked(partial):
+                    break
+            except LoadFailedError:
                 time.sleep(_REPORT)
-        yield work
+    return staging.stage(target, keep=True, replace=True)
 
 
 class _Fetch:

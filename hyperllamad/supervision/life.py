@@ -185,7 +185,9 @@ class Life:
         if ended.guard_lost:
             return End(Fact.EXITED, kind(f"{engine.title} was killed together with its guard process", hint=SEE_LOGS))
         explanation = engine.explain_exit(ended.code, list(self._tail))
-        fact = Fact.EXITED if explanation.retry else Fact.BROKEN
+        # What it printed while serving may look like a hopeless start, but it has started once: try again.
+        hopeless = self.upstream is None and not explanation.retry
+        fact = Fact.BROKEN if hopeless else Fact.EXITED
         return End(fact, kind(explanation.cause, hint=explanation.hint or SEE_LOGS))
 
     def _end(self, end: End) -> None:

@@ -23,6 +23,7 @@ class Row:
     instance: str
     digest: str
     engine: str
+    home: str  # id of the engine home it runs in
     state: State
     phase: str  # of loading: starting, weights, compiling, warming; "" otherwise
     elapsed: float  # seconds of loading so far; 0 otherwise
@@ -79,6 +80,7 @@ def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> 
         instance=str(view.key),
         digest=plan.model.digest,
         engine=plan.engine.name,
+        home=plan.home.id,
         state=view.state,
         phase=life.phase if life is not None and loading else "",
         elapsed=life.elapsed if life is not None and loading else 0.0,

@@ -49,6 +49,7 @@ def row(of: Model, state: State, **fields: object) -> Row:
         instance=str(key_of(of, SETTINGS)),
         digest=of.digest,
         engine="llama_cpp",
+        home=SETTINGS.home,
         state=state,
         phase="",
         elapsed=0.0,

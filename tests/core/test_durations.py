@@ -13,8 +13,8 @@ FOREVER = durations.FOREVER
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), (0, 0), (0.5, 0.5), (300, 300), (-1, FOREVER), ("0", 0), ("0s", 0), ("1h30m", 5400), ("1.5h", 5400),
-        ("-1m", FOREVER), ("300ms", 0.3), ("+5s", 5), (".5s", 0.5), ("1m0.5s", 60.5),
+        (None, None), (0, 0), (0.5, 0.5), (300, 300), (-1, FOREVER), ("0", 0), ("0s", 0), ("1h30m", 5400),
+        ("1.5h", 5400), ("-1m", FOREVER), ("300ms", 0.3), ("+5s", 5), (".5s", 0.5), ("1m0.5s", 60.5),
     ],
 )  # fmt: skip
 def test_keep_alive_values(value: object, seconds: float | None) -> None:

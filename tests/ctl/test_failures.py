@@ -40,7 +40,8 @@ def test_every_code_the_daemon_has_is_in_the_table() -> None:
                 importlib.import_module(module.name)
 
     def codes(kind: type[HyperLlamaError]) -> Iterator[str]:
-        yield kind.code
+        if not kind.__module__.startswith("hyperllamad.front"):  # those stay on the other door
+            yield kind.code
         for child in kind.__subclasses__():
             yield from codes(child)
 

@@ -57,6 +57,7 @@ class FakeEngine:
     name = "scripted"
     title = "Scripted"
     formats = frozenset(Format)
+    trims_stops = True
     version = "1"
     variants: Mapping[str, Recipe] = {}
 

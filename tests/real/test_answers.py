@@ -1,4 +1,4 @@
-"""The main job with the real engines: the official client gets the right answer from each, alone, together, many at once."""
+"""The real engines: the official client gets the right answer from each, alone, together, many at once."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ollama
@@ -56,8 +57,8 @@ def worker_process(pid: int) -> int:
     """The biggest other process of the engine's session; llama.cpp has none, so its main process."""
 
     def resident(process: int) -> int:
-        with contextlib.suppress(OSError), open(f"/proc/{process}/statm") as statm:
-            return int(statm.read().split()[1])
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{process}/statm").read_text().split()[1])
         return 0
 
     return max((p for p in session_members(pid) if p != pid), key=resident, default=pid)
@@ -82,7 +83,9 @@ def test_kill_in_the_middle_of_a_stream(served: Daemon, engine: str, victim: Cal
     assert isinstance(stream.error, ollama.ResponseError), f"after {stream.parts} parts: {stream.error!r}"
     assert stream.ended_at - killed_at < 2.0
     assert "Paris" in answer(served.url, model)
-    eventually(lambda: not any(os.path.exists(f"/proc/{p}") for p in old), within=5, what="nobody left of the old engine")
+    eventually(
+        lambda: not any(Path(f"/proc/{p}").exists() for p in old), within=5, what="nobody left of the old engine"
+    )
     assert served.row(model)["pid"] not in old
 
 

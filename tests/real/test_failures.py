@@ -25,7 +25,9 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     (root / "noise.gguf").write_bytes(b"not a model " * 1000)
     shutil.copytree(directory, root / "noarch")
     config = (root / "noarch/config.json").read_text()
-    (root / "noarch/config.json").write_text(config.replace("LlamaForCausalLM", "FooForCausalLM").replace('"llama"', '"foo"'))
+    (root / "noarch/config.json").write_text(
+        config.replace("LlamaForCausalLM", "FooForCausalLM").replace('"llama"', '"foo"')
+    )
     shutil.copytree(directory, root / "cutdir")
     weights = next((root / "cutdir").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])

@@ -42,6 +42,7 @@ class FakeEngine:
     name = "llama_cpp"  # of a real one, so that everything that loads engines by name takes it
     title = "Fake"
     formats = frozenset({Format.GGUF})
+    trims_stops = True
     version = "1.0"
     variants: Mapping[str, Recipe] = {}
     probe = Probe()

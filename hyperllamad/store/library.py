@@ -1,0 +1,140 @@
+"""The store as the doors see it: every change to what there is, as calls that may wait and steps that can be shown.
+
+Disk work runs in a worker thread, one job at a time, with a catalogue of its own; the daemon's other Catalog sees the
+results by looking at the disk.  Nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from os import environ
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from hyperllamad.config import Config
+from hyperllamad.core.errors import ModelNotFoundError
+from hyperllamad.core.names import ModelName
+from hyperllamad.store import garbage, shortnames, uploaded
+from hyperllamad.store.blobs import Blobs
+from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.fetch_wire import Request
+from hyperllamad.store.garbage import Garbage
+from hyperllamad.store.overlays import Overlay
+from hyperllamad.store.pull import Pulls, Watch
+from hyperllamad.store.shortnames import GGUF, ShortNames, Source
+from hyperllamad.store.steps import SUCCESS, WRITING, OnStep, Step, ignore
+from hyperllamad.store.variants import Variants, Wanted, check
+
+T = TypeVar("T")
+Prefer = Callable[[], Sequence[str]]
+
+
+def gguf_first() -> Sequence[str]:
+    """What every machine can run: quantised files, and the published weights where there are none."""
+    return (GGUF, shortnames.PUBLISHED)
+
+
+class Library:
+    """Copy, create, delete, pull, blobs and garbage.  `run` must be running for pulls."""
+
+    def __init__(
+        self,
+        config: Config,
+        names: ShortNames,
+        *,
+        prefer: Prefer = gguf_first,
+        environ: Mapping[str, str] = environ,
+    ) -> None:
+        """`prefer` is asked at each pull which kinds of weights this machine wants, best first."""
+        self._catalog = Catalog(config.paths, config.models, config.model)
+        self._variants = Variants(self._catalog)
+        self._names, self._prefer = names, prefer
+        self._pulls = Pulls(environ)
+        self._one = anyio.CapacityLimiter(1)
+        self.blobs = Blobs(config.paths.models)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Own the downloads until cancelled."""
+        await self._pulls.run(task_status=task_status)
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name; see Variants.copy for what it raises."""
+        await self._job(partial(self._variants.copy, source, destination))
+
+    async def delete(self, name: str) -> None:
+        """Remove a model or a variant; see Variants.delete for what it raises."""
+        await self._job(partial(self._variants.delete, name))
+
+    async def collect_garbage(self, *, dry_run: bool) -> tuple[Garbage, ...]:
+        """Remove what no name refers to, or only say what that is.  Raises StoreError."""
+        return await self._job(partial(garbage.collect, self._catalog, dry_run=dry_run))
+
+    def source(self, name: str) -> Source:
+        """Where a name leads; raises InvalidNameError, UnknownShortNameError, RepositoryNotFoundError."""
+        return shortnames.source_of(ModelName.parse(name), self._names, self._prefer())
+
+    async def pull(self, name: str) -> Watch:
+        """Watch the pull of a model, begun now unless somebody else's goes on.
+
+        Raises at once InvalidNameError, UnknownShortNameError, RepositoryNotFoundError, InUseError (models.d leads the
+        name elsewhere), ClosingError; the rest comes out of the Watch: PullFailedError and its kinds, DiskFullError.
+        The caller must leave() it: `with await library.pull(name) as steps: async for step in steps: ...`
+        """
+        parsed, source = ModelName.parse(name), self.source(name)
+        target = await self._job(partial(self._variants.target, parsed))
+        request = Request(
+            name=parsed.short,
+            repository=source.repository,
+            target=str(target),
+            variant=source.variant,
+            kind=source.kind,
+        )
+        return self._pulls.watch(request, partial(self._job, partial(self._variants.placed, parsed, target)))
+
+    async def create(self, wanted: Wanted, *, on_step: OnStep = ignore) -> None:
+        """Make a model of uploaded files, or a variant of a model, which is pulled first when it is not here.
+
+        Steps come as Ollama's lines do and end with "success".  Raises what Variants.create, uploaded.build and pull()
+        raise.
+        """
+        name = check(wanted)
+        if wanted.files:
+            await self._create_from_files(name, wanted, on_step)
+            return
+        steps: list[Step] = []
+        create = partial(self._variants.create, wanted, on_step=steps.append)
+        try:
+            await self._job(create)
+        except ModelNotFoundError:
+            steps.clear()
+            with await self.pull(wanted.base) as watch:
+                async for step in watch:
+                    if step != SUCCESS:
+                        on_step(step)
+            await self._job(create)
+        for step in steps:
+            on_step(step)
+
+    async def _create_from_files(self, name: ModelName, wanted: Wanted, on_step: OnStep) -> None:
+        steps: list[Step] = []
+        target: Path = await self._job(partial(self._variants.target, name))
+        await self._job(partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append))
+        if wanted.adds:
+            await self._job(partial(self._variants.add, wanted, Overlay(name=name, base=name), steps.append))
+        else:
+            await self._job(partial(self._variants.placed, name, target))
+            steps += (WRITING, SUCCESS)
+        for step in steps:
+            on_step(step)
+
+    async def receive(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        """Store an upload; see Blobs.receive."""
+        return await self.blobs.receive(digest, chunks)
+
+    async def _job(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._one)
