@@ -102,6 +102,7 @@ class Engine(Protocol):
     title: str  # as people write it: "vLLM"
     formats: frozenset[Format]
     trims_stops: bool  # a stop string never shows up in streamed text
+    vital: str  # matches the command lines of the worker processes it cannot live without; "" = has none
     version: str  # the version the recipes below were tried with
     variants: Mapping[str, Recipe]
     probe: Probe

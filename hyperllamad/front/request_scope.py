@@ -88,8 +88,9 @@ class RequestScope:
             self._metrics.tokens(told.model, prompt=told.prompt_tokens, completion=told.completion_tokens)
             if first is not None:
                 self._metrics.first_token(told.model, first)
+        failed = status >= 500 or (told.error and told.inference)
         log.log(
-            logging.INFO if told.inference else logging.DEBUG,
+            logging.WARNING if failed else logging.INFO if told.inference else logging.DEBUG,
             "request",
             extra=fields(
                 method=scope["method"],

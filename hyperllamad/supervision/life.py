@@ -19,7 +19,7 @@ from hyperllamad.config import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
 from hyperllamad.engines.base import Host, Place
-from hyperllamad.supervision import place, precheck, probe
+from hyperllamad.supervision import place, precheck, probe, procfs, vital
 from hyperllamad.supervision.child import Child, Exit
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.plan import Plan
@@ -149,9 +149,27 @@ class Life:
         self.upstream = Upstream(engine, plan.model, plan.settings, where.socket)
         self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s")
         self._report(Fact.READY, None)
+        async with anyio.create_task_group() as signs:
+            signs.start_soon(self._watch_health, where)
+            signs.start_soon(self._watch_vital)
+
+    async def _watch_health(self, where: Place) -> None:
+        engine = self.plan.engine
         await probe.wait_sick(where.socket, engine.probe.ready, self._pace)
-        self._sick = f"{engine.title} did not answer any more and was killed"
         self._log(logging.WARNING, "does not answer its health check any more")
+        self._sicken(f"{engine.title} did not answer any more and was killed")
+
+    async def _watch_vital(self) -> None:
+        engine = self.plan.engine
+        lost = await vital.wait_lost(self.guard, engine.vital)
+        main = procfs.process(self.pid)
+        # Whoever ends because the whole engine ends is no news: the guard will report that, and better.
+        if not self._asked and main is not None and not main.zombie:
+            self._log(logging.WARNING, f"has lost its worker process {lost}")
+            self._sicken(f"{engine.title}'s worker process died, perhaps because the machine ran out of memory")
+
+    def _sicken(self, why: str) -> None:
+        self._sick = self._sick or why
         self._report(Fact.SICK, EngineDiedError(self._sick, hint=SEE_LOGS))
 
     def _started(self) -> None:

@@ -100,6 +100,14 @@ def environment(pid: int) -> list[bytes]:
         return []
 
 
+def command_line(pid: int) -> str:
+    """Arguments joined by spaces, or the title a process gave itself; empty when it has ended."""
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def boot_id() -> str:
     """Changes with every boot of the machine."""
     return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -43,6 +43,7 @@ class FakeEngine:
     title = "Fake"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    vital = "--worker"
     version = "1.0"
     variants: Mapping[str, Recipe] = {}
     probe = Probe()

@@ -207,6 +207,11 @@ def kill_main(supervisor: Supervisor) -> None:
     os.kill(supervisor.rows()[0].pid, signal.SIGKILL)
 
 
+def kill_worker(supervisor: Supervisor) -> None:
+    main = supervisor.rows()[0].pid
+    os.kill(procfs.descendants(main, procfs.processes())[0], signal.SIGKILL)
+
+
 def kill_guard(supervisor: Supervisor) -> None:
     os.kill(guard_of(supervisor), signal.SIGKILL)
 
@@ -218,6 +223,7 @@ def kill_guard(supervisor: Supervisor) -> None:
         (("--segv-after-tokens", "5"), None, "ended with -11"),
         (("--freeze-after-tokens", "5"), None, "did not answer any more"),
         (("--token-delay", "0.01"), kill_main, "ended with -9"),
+        (("--token-delay", "0.01"), kill_worker, "worker process died"),
         (("--token-delay", "0.01", "--ignore-term"), kill_guard, "killed together with its guard"),
     ],
 )
@@ -269,7 +275,10 @@ async def test_a_crash_when_nobody_asks_is_mended_for_those_who_come(runtime: Pa
         assert await stream(upstream)
 
 
-async def test_the_death_of_a_worker_is_for_the_engine_to_notice(runtime: Path) -> None:
+async def test_the_death_of_a_process_that_is_not_vital_is_for_the_engine_to_notice(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake.ENGINE, "vital", "")
     async with fake.supervised(runtime) as supervisor:
         upstream = await supervisor.lease(fake.model(runtime, "m", "--worker", "--fork")).granted()
         (row,) = supervisor.rows()
