@@ -1,8 +1,8 @@
 """Serve an ASGI app on listening sockets: every connection a task of ours, a bounded end, and who is at the other end.
 
 Hypercorn speaks HTTP; this file owns the sockets, the connection tasks and their end (hypercorn.asyncio.serve() cannot
-be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Three of Hypercorn's
-inner names are used: TCPServer, WorkerContext, wrap_app; tests/test_listen.py is the contract.
+be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Some of Hypercorn's
+inner names are used: TCPServer and three of its methods, WorkerContext, wrap_app; tests/test_listen.py is the contract.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import anyio.abc
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.utils import wrap_app
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,22 @@ class Wire:
         writer = self._writer
         writer.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         await writer.drain()
+
+
+class _Server(TCPServer):
+    """Hypercorn's connection, ended when its client has gone.
+
+    Hypercorn would keep one that is closed between two requests, its task and its descriptor, until the idle timeout.
+    """
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        nobody_asks_again = isinstance(event, Updated) and event.idle and self.reader.at_eof()
+        if not nobody_asks_again:
+            await super().protocol_send(event)
 
 
 def _with_wire(app: Any) -> Any:
@@ -137,7 +154,7 @@ async def serve(
             # Small writes that follow each other are tokens: none may wait for the last one's ACK.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connections.held(writer):
-            await TCPServer(wrapped, loop, config, context, state, reader, writer)
+            await _Server(wrapped, loop, config, context, state, reader, writer)
 
     async with anyio.create_task_group() as tasks:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,36 @@ async def test_no_wire_where_it_is_not_sound(unix: Path, version: str, method: s
             await client.receive()
         stop.set()
     assert app.wires == [False]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_connection_that_ends_between_two_requests_is_gone(
+    monkeypatch: pytest.MonkeyPatch, *, reset: bool
+) -> None:
+    held: list[listen._Connections] = []
+
+    class Seen(listen._Connections):
+        def __init__(self) -> None:
+            super().__init__()
+            held.append(self)
+
+    monkeypatch.setattr(listen, "_Connections", Seen)
+    app, stop, sock = App(), anyio.Event(), listen.open_tcp("127.0.0.1", 0)[0]
+
+    async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        await listen.serve(app, [sock], stop=stop.wait, grace=5, task_status=task_status)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(run)
+            client = await anyio.connect_tcp(*sock.getsockname())
+            await ask(client, "/")
+            await answer(client)
+            raw = client.extra(anyio.abc.SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))  # close() sends RST
+            await client.aclose()
+            await held[0].wait_none_left()
+            stop.set()
 
 
 async def test_a_client_that_stopped_reading_is_hung_up_at_the_end_of_grace(unix: Path) -> None:

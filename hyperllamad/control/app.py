@@ -6,6 +6,7 @@ not know what any command does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from functools import partial
@@ -29,6 +30,7 @@ log = logging.getLogger("hyperllamad.control")
 
 HOST = "hyperllamad"  # what clients call us; a browser led here by a name of its own would say that one
 NDJSON = "application/x-ndjson"
+BODY_PATIENCE = 30.0  # seconds for the body of a command to arrive
 MAX_BODY = 64 * 1024  # bytes; commands are a few words
 
 
@@ -36,12 +38,15 @@ def create_app(rooms: Rooms) -> Quart:
     """The ASGI application of the admin socket; `listen.serve` gives it the peer of each request."""
     app = Quart(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    # Quart's own limit is asyncio.wait_for(), which on Python 3.11 forgets a cancellation that comes with the body's end.
+    app.config["BODY_TIMEOUT"] = None
     roles = Roles(rooms.config.admin.group)
 
     @app.post("/v1/<name>")
     async def run(name: str) -> Response:
         # Read before anything is refused: a connection closed on a client that still sends loses it the answer.
-        body = await request.get_data()
+        async with asyncio.timeout(BODY_PATIENCE):
+            body = await request.get_data()
         peer = _peer()
         kind = _admitted(name, peer, roles)
         command = _decoded(name, kind, body)

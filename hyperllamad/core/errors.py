@@ -85,6 +85,12 @@ class EngineDiedError(HyperLlamaError):
     status = 500
 
 
+class CutShortError(EngineDiedError):
+    """The answer was ended on purpose: the model was unloaded at once, or the server is shutting down."""
+
+    code = "cut_short"
+
+
 class EngineRefusedError(HyperLlamaError):
     """The engine answered with an error of its own; `status` is the one it gave."""
 

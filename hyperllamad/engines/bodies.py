@@ -1,7 +1,7 @@
 """Repairs of OpenAI bodies that more than one engine needs.  Pure; every function returns a new body.
 
 Inside this house a body speaks vLLM's dialect: OpenAI's names, and top_k, min_p, repetition_penalty, repeat_last_n,
-typical_p and chat_template_kwargs beside them.
+typical_p and chat_template_kwargs beside them.  fields.py says which there are and what they may hold.
 """
 
 from __future__ import annotations
@@ -9,45 +9,39 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hyperllamad.core.errors import UnsupportedError
+from hyperllamad.core.errors import BadRequestError, UnsupportedError
 from hyperllamad.core.models import Capability, Kind, Model, Settings
+from hyperllamad.engines import fields
+from hyperllamad.engines.families import Ways
+from hyperllamad.engines.fields import Body
 
-Body = dict[str, Any]
-# The range of each number that OpenAI's servers check; Ollama's do not, so what is outside is brought to the edge.
-_RANGES = {
-    "temperature": (0.0, 2.0),
-    "min_p": (0.0, 1.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-}
+_VERBS = {Kind.CHAT: "chat", Kind.COMPLETION: "generate"}
 
 
 def common(kind: Kind, body: Mapping[str, Any], model: Model, settings: Settings) -> Body:
-    """What holds for every engine: its own name of the model, numbers in range, always a limit, usage in streams.
+    """What holds for every engine: sound fields, its own name of the model, always a limit, usage in streams.
 
     A limit is always sent because engines disagree about what none means (vLLM: 16 tokens on the completion route).
+    Raises BadRequestError for a wrong value, UnsupportedError for what the model is not made for.
     """
-    result = {key: value for key, value in body.items() if value is not None} | {"model": served_name(model)}
+    result = fields.checked(kind, body) | {"model": served_name(model)}
     if kind is Kind.EMBED:
-        if Capability.EMBEDDING not in model.capabilities:
-            raise UnsupportedError(f"{model.name} does not support embeddings", hint="ask an embedding model")
         return result
-    for key, (least, most) in _RANGES.items():
-        if key in result:
-            result[key] = min(max(result[key], least), most)
-    if result.get("repetition_penalty", 1.0) <= 0:
+    if embeds(model):
+        raise UnsupportedError(f'"{model.name}" does not support {_VERBS[kind]}', hint="it gives embeddings only")
+    if result.get("repetition_penalty", 1.0) == 0:
         del result["repetition_penalty"]  # no meaning anywhere; some engines divide by it
-    if result.get("top_k", 0) < 0:
-        result["top_k"] = 0  # off
     _nucleus(result)
-    _limit(result, settings)
-    result.pop("stream_options", None)
+    _limit(result, context(model, settings))
     if result.get("stream"):
         result["stream_options"] = {"include_usage": True}
-    if stop := _stop(result.pop("stop", None)):
-        result["stop"] = stop
-    if result.pop("suffix", ""):
-        raise UnsupportedError(f"{model.name} does not support insert", hint="send the request without `suffix`")
+    if not result.get("stop"):
+        result.pop("stop", None)
+    if result.get("response_format") == {"type": "text"}:
+        del result["response_format"]
+    if result.get("top_logprobs") and not result.get("logprobs"):
+        result["logprobs"] = True
+    _tools(result)
     return result
 
 
@@ -56,28 +50,82 @@ def served_name(model: Model) -> str:
     return model.digest[:12]
 
 
+def embeds(model: Model) -> bool:
+    """Whether the model is run for embeddings, and for nothing else."""
+    return Capability.EMBEDDING in model.capabilities and Capability.COMPLETION not in model.capabilities
+
+
+def context(model: Model, settings: Settings) -> int:
+    """Tokens of one sequence: no more than was asked for, and no more than the model was trained for."""
+    return min(settings.context, model.context_length or settings.context)
+
+
 def without(body: Body, names: Collection[str]) -> Body:
     """The body less the fields that mean nothing to an engine."""
     return {key: value for key, value in body.items() if key not in names}
 
 
+def no_embeddings(model: Model) -> UnsupportedError:
+    """What to answer when embeddings are asked of a model that writes texts, where the engine could not say it."""
+    return UnsupportedError(f'"{model.name}" does not support embeddings', hint="ask an embedding model")
+
+
+def inserted(body: Body, model: Model, ways: Ways) -> Body:
+    """A prompt and its suffix as one prompt, in the words the model was trained with."""
+    suffix = body.pop("suffix", "")
+    if not suffix:
+        return body
+    if Capability.INSERT not in model.capabilities or not ways.insert:
+        raise no_insert(model)
+    if not isinstance(body.get("prompt"), str):
+        raise BadRequestError("`suffix` needs a `prompt` that is one text")
+    before, between = ways.insert.split("{prefix}") if "{prefix}" in ways.insert else ("", ways.insert)
+    rest, after = between.split("{suffix}")
+    return body | {"prompt": f"{before}{body['prompt']}{rest}{suffix}{after}"}
+
+
+def no_insert(model: Model) -> UnsupportedError:
+    return UnsupportedError(
+        f"{model.name} does not support insert", hint="ask a code model that was trained to fill gaps, such as a coder"
+    )
+
+
+def thinking(body: Body, ways: Ways) -> Body:
+    """The switch for reasoning under the name this family's chat template gives it."""
+    given = body.get("chat_template_kwargs") or {}
+    if not ways.thinking or "enable_thinking" not in given:
+        return body
+    return body | {"chat_template_kwargs": {ways.thinking: given["enable_thinking"], **given}}
+
+
+def vocabulary(model: Model) -> int:
+    """How many tokens the model has; 0 when its files do not say."""
+    return next((n for key, n in model.info.items() if key.endswith(".vocab_size") and isinstance(n, int)), 0)
+
+
 def _nucleus(body: Body) -> None:
-    """top_p 0 keeps the likeliest token alone, which vLLM takes only as top_k 1; from 1 on nothing is left out."""
-    if "top_p" not in body:
-        return
-    if body["top_p"] <= 0:
+    """top_p 0 keeps the likeliest token alone, which vLLM takes only as top_k 1."""
+    if body.get("top_p") == 0:
         del body["top_p"]
         body["top_k"] = 1
-    else:
-        body["top_p"] = min(body["top_p"], 1.0)
 
 
-def _limit(body: Body, settings: Settings) -> None:
-    asked = int(body.pop("max_completion_tokens", body.get("max_tokens", settings.context)))
-    body["max_tokens"] = min(max(asked, 1), settings.context)
+def _limit(body: Body, most: int) -> None:
+    asked = body.pop("max_completion_tokens", body.get("max_tokens", most))
+    body["max_tokens"] = min(max(asked, 1), most)
+    if "min_tokens" in body:
+        body["min_tokens"] = min(body["min_tokens"], body["max_tokens"])
 
 
-def _stop(stop: object) -> list[str]:
-    """As a list, without the empty strings that vLLM refuses."""
-    texts = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
-    return [text for text in texts if text]
+def _tools(body: Body) -> None:
+    """Tools that may not be called are left out, and so is a choice among none; raises BadRequestError."""
+    choice = body.get("tool_choice", "auto")
+    tools = body.get("tools") or []
+    if choice == "none" or not tools:
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            body.pop(name, None)
+        if choice not in {"none", "auto"} if isinstance(choice, str) else True:
+            raise BadRequestError("`tool_choice` asks for a call, and there are no `tools`")
+        return
+    if isinstance(choice, dict) and all(tool["function"]["name"] != choice["function"]["name"] for tool in tools):
+        raise BadRequestError(f"`tool_choice` names {choice['function']['name']}, which is not among the `tools`")

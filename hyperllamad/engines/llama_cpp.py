@@ -92,6 +92,7 @@ class LlamaCpp:
     title = "llama.cpp"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    vital = ""
     version = "2026.10.11549"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         "cpu": Recipe(
@@ -100,7 +101,7 @@ class LlamaCpp:
             self_test=("-c", "import xllamacpp; xllamacpp.CommonParams(); xllamacpp.Server"),
         )
     }
-    probe = Probe()
+    probe = Probe(extra={"tokenize": "/tokenize", "apply_template": "/apply-template"})
 
     def refusal(self, model: Model, home: Home) -> str:  # noqa: ARG002
         return "" if model.format in self.formats else "it reads GGUF files only"

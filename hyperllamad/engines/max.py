@@ -128,6 +128,7 @@ class Max:
     title = "MAX"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
+    vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise
     version = "26.7.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         variant: Recipe(

@@ -118,6 +118,7 @@ class Vllm:
     title = "vLLM"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
+    vital = r"^VLLM::"  # EngineCore and workers name themselves so
     version = "0.32.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
         "cpu": Recipe(
@@ -136,7 +137,7 @@ class Vllm:
             self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
         ),
     }
-    probe = Probe()
+    probe = Probe(extra={"tokenize": "/tokenize"})
 
     def refusal(self, model: Model, home: Home) -> str:
         if model.format not in self.formats:

@@ -15,14 +15,18 @@ from werkzeug.exceptions import HTTPException
 from hyperllamad.config import Config
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.front import replies
+from hyperllamad.front.anthropic import AnthropicRoutes
 from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
 from hyperllamad.front.hosts import HostCheck, is_loopback
 from hyperllamad.front.meta import MetaRoutes
 from hyperllamad.front.ollama import OllamaRoutes
 from hyperllamad.front.ollama_models import OllamaModelRoutes
+from hyperllamad.front.openai import OpenAIRoutes
+from hyperllamad.front.openai_models import OpenAIModelRoutes
 from hyperllamad.front.ports import Catalog, Services, Supervisor
 from hyperllamad.front.request_scope import RequestScope, record
+from hyperllamad.front.responses import ResponsesRoutes
 from hyperllamad.front.routing import Routes
 from hyperllamad.telemetry import Metrics
 
@@ -65,14 +69,22 @@ def quart_app(services: Services) -> Quart:
         response.headers["Server"] = server
         return response
 
-    for dialect in (MetaRoutes, OllamaRoutes, OllamaModelRoutes):
+    for dialect in (
+        MetaRoutes,
+        OllamaRoutes,
+        OllamaModelRoutes,
+        OpenAIRoutes,
+        OpenAIModelRoutes,
+        ResponsesRoutes,
+        AnthropicRoutes,
+    ):
         app.register_blueprint(dialect(services).blueprint())
     return app
 
 
 async def _failure(found: HyperLlamaError) -> Response:
     record().error = replies.text_of(found)
-    return replies.failure(found)
+    return replies.failure(found, replies.JSON_OF_STREAMS if record().streaming else replies.JSON)
 
 
 async def _http_error(found: HTTPException) -> Response:

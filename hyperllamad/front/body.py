@@ -57,8 +57,11 @@ class Reading:
 class Shape(Generic[T]):
     """A JSON object's fields and the Struct they fill; itself a Reader, so that shapes nest."""
 
-    def __init__(self, go_name: str, struct: Callable[..., T], fields: Mapping[str, Reader]) -> None:
+    def __init__(
+        self, go_name: str, struct: Callable[..., T], fields: Mapping[str, Reader], *, package: str = "api"
+    ) -> None:
         self.go_name = go_name
+        self._go_type = f"{package}.{go_name}"
         self._struct = struct
         self._fields = {name.lower(): (name, name.lstrip("_"), reader) for name, reader in fields.items()}
 
@@ -66,7 +69,7 @@ class Shape(Generic[T]):
         if value is None:
             return self._struct()
         if not isinstance(value, dict):
-            reading.mismatch(value, f"api.{self.go_name}")
+            reading.mismatch(value, self._go_type)
             return self._struct()
         here, filled = reading.path, {}
         for key, item in value.items():
@@ -81,17 +84,21 @@ class Shape(Generic[T]):
 
 
 async def receive(shape: Shape[T]) -> T:
-    """The current request's body, when all of it has come; raises BadRequestError, and RequestTimeout in the end.
+    """The current request's body, when all of it has come; raises BadRequestError, and RequestTimeout in the end."""
+    return read(await received(), shape)
+
+
+async def received() -> bytes:
+    """The bytes of the current request's body; raises RequestTimeout.
 
     Not with Quart's BODY_TIMEOUT: that is asyncio.wait_for(), which on Python 3.11 forgets a cancellation that comes
     together with the end of the body, and the answer would be generated for a client that has gone.
     """
     try:
         async with asyncio.timeout(PATIENCE):
-            raw = cast("bytes", await request.get_data(cache=False))
+            return cast("bytes", await request.get_data(cache=False))
     except TimeoutError:
         raise RequestTimeout from None
-    return read(raw, shape)
 
 
 def read(raw: bytes, shape: Shape[T]) -> T:

@@ -63,9 +63,14 @@ class Choice(_Part):
     logprobs: Logprobs | None = None
 
 
+class PromptDetails(_Part):
+    cached_tokens: int | None = None
+
+
 class Usage(_Part):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
 
 
 class Timings(_Part):

@@ -14,9 +14,11 @@ _LONGEST = (2**63 - 1) / _NS  # seconds in Go's longest duration: how Ollama wri
 def utc(ns: int) -> bytes:
     """A moment (Unix nanoseconds) in UTC: 2026-11-21T19:29:36.004728396Z.  Called for every batch of tokens."""
     seconds, fraction = divmod(ns, _NS)
-    if not fraction:
-        return _second(seconds) + b"Z"
-    return b"%s.%sZ" % (_second(seconds), (b"%09d" % fraction).rstrip(b"0"))
+    if fraction % 10:
+        return b"%s.%09dZ" % (_second(seconds), fraction)
+    if fraction:
+        return b"%s.%sZ" % (_second(seconds), (b"%09d" % fraction).rstrip(b"0"))
+    return _second(seconds) + b"Z"
 
 
 @lru_cache(maxsize=4)

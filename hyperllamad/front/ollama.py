@@ -16,7 +16,7 @@ from hyperllamad.front import body, ollama_checks, ollama_options, relay, replie
 from hyperllamad.front.ollama_lines import ChatLines, GenerateLines, Lines
 from hyperllamad.front.ollama_requests import CHAT, GENERATE
 from hyperllamad.front.ollama_turn import Asked, ChatTurn, GenerateTurn, Turn
-from hyperllamad.front.ports import Services
+from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 from hyperllamad.telemetry import fields
 
@@ -60,10 +60,14 @@ class OllamaRoutes:
         if unknown := ollama_options.unknown(asked.options):
             log.debug("options without a meaning are ignored", extra=fields(options=",".join(unknown)))
         options = ollama_options.merge(model.parameters, asked.options)
-        upstream = await relay.lease(self._services, model, asked.keep_alive)
         if empty:
+            await relay.lease(self._services, model, asked.keep_alive)
             return replies.json(lines.bare("load"))
-        return await turn(asked, model, options, upstream, lines, time.perf_counter_ns()).reply()
+
+        async def serve(upstream: Upstream) -> Response:
+            return await turn(asked, model, options, upstream, lines, time.perf_counter_ns()).reply()
+
+        return await relay.with_engine(self._services, model, asked.keep_alive, serve)
 
     def _unload(self, model: Model, lines: Lines) -> Response:
         """Ask the engine to stop once idle and say so at once, also when none runs."""

@@ -13,8 +13,8 @@ import msgspec
 
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Capability, Model
-from hyperllamad.front import ollama_options
-from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest, Message, Think
+from hyperllamad.front import ollama_options, thinking
+from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest, Message
 
 
 class BadFormatError(HyperLlamaError):
@@ -81,7 +81,7 @@ def _base(request: Asked, model: Model, options: Mapping[str, Any], limit: int |
         body["logprobs"] = True
         body["top_logprobs"] = request.top_logprobs
     if Capability.THINKING in model.capabilities:
-        body |= _thinking(request.think)
+        body |= thinking.arguments(request.think)
     return body | _STREAMING
 
 
@@ -98,15 +98,6 @@ def _response_format(given: Any) -> dict[str, Any] | None:
     if isinstance(given, dict):
         return {"type": "json_schema", "json_schema": {"name": "format", "schema": given}}
     raise BadFormatError(given)
-
-
-def _thinking(think: Think) -> dict[str, Any]:
-    """For a model that can think: on unless said otherwise, with the level where one is given."""
-    kwargs: dict[str, Any] = {"enable_thinking": think is not False}
-    if not isinstance(think, str):
-        return {"chat_template_kwargs": kwargs}
-    level = "high" if think == "max" else think  # templates that know levels know three
-    return {"chat_template_kwargs": kwargs | {"reasoning_effort": level}, "reasoning_effort": level}
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

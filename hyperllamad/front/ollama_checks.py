@@ -1,45 +1,16 @@
 """What must hold before an engine is asked, in Ollama's order and Ollama's words (spec 2.1, 5.4, 5.9, 6).
 
-Pure but for the catalog.  Every function raises; none returns a verdict.
+Every function raises; none returns a verdict.
 """
 
 from __future__ import annotations
 
-from hyperllamad.core.errors import BadRequestError, HyperLlamaError, ModelNotFoundError, UnsupportedError
+from hyperllamad.core.errors import BadRequestError, UnsupportedError
 from hyperllamad.core.models import Capability, Model
+from hyperllamad.front.finding import find as find  # noqa: PLC0414  # one of the checks, for the routes
 from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest
-from hyperllamad.front.ports import Catalog
 
-REMOTE_MODEL, REMOTE_DETAILS = "remote model is unavailable", "remote model details are unavailable"
-
-
-class CloudDisabledError(HyperLlamaError):
-    """The name means a model in Ollama's cloud; this server runs models here only."""
-
-    code = "cloud_disabled"
-    status = 403
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"ollama cloud is disabled: {what}")
-
-
-def find(catalog: Catalog, text: str, *, remote: str = REMOTE_MODEL) -> Model:
-    """The model a client means by `text`; raises InvalidNameError, ModelNotFoundError, CloudDisabledError.
-
-    `m:local` insists on a model of this machine, `m:cloud` and `m:tag-cloud` mean one that is not.
-    """
-    name, _, tag = text.strip().rpartition(":")
-    local, cloud = tag == "local" and name, (tag == "cloud" or tag.endswith("-cloud")) and name
-    if (local and name.endswith((":cloud", "-cloud"))) or (cloud and name.endswith(":local")):
-        raise BadRequestError(f'use either :local or :cloud, not both: "{text}"')
-    if cloud:
-        raise CloudDisabledError(remote)
-    if not local:
-        return catalog.resolve(text)
-    try:
-        return catalog.resolve(name)
-    except ModelNotFoundError:
-        raise ModelNotFoundError(text) from None
+REMOTE_DETAILS = "remote model details are unavailable"
 
 
 def top_logprobs(request: Asked) -> None:

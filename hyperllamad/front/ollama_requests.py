@@ -23,8 +23,7 @@ from hyperllamad.front.body import (
     own_parser,
     string,
 )
-
-Think = bool | str | None  # None: not said; a text is a level
+from hyperllamad.front.thinking import Think
 
 
 class ToolFunction(msgspec.Struct, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from quart import Response
 
-from hyperllamad.core.errors import HyperLlamaError, UnsupportedError
+from hyperllamad.core.errors import UnsupportedError
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import ollama_answer, ollama_bodies, relay, rendering, replies
 from hyperllamad.front.ollama_answer import ContextOf
@@ -38,13 +38,9 @@ class Turn(ABC, Generic[Asked]):
     granted: int
 
     async def reply(self) -> Response:
-        """The response.  An error found here, where a stream would begin, has the content type Ollama gives it."""
-        try:
-            return await self._reply()
-        except HyperLlamaError as failure:
-            record().error = replies.text_of(failure)
-            content_type = replies.JSON_OF_STREAMS if self.asked.stream else replies.JSON
-            return replies.failure(failure, content_type)
+        """The response; raises HyperLlamaError as long as nothing was sent."""
+        record().streaming = self.asked.stream
+        return await self._reply()
 
     @abstractmethod
     async def _reply(self) -> Response: ...

@@ -45,6 +45,10 @@ class Upstream(Protocol):
 
     @property
     def died(self) -> Died: ...
+    @property
+    def cut_on_purpose(self) -> bool:
+        """Its streams were ended because somebody wanted that."""
+
     def explain(self) -> str:
         """Why the engine ended, or why its answers were cut off; "" while neither has happened."""
 

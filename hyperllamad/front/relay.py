@@ -6,21 +6,27 @@ the chunks.  A stream that ends is either finished (a finish reason and `[DONE]`
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import anyio
 import msgspec
 
-from hyperllamad.core.errors import EngineDiedError, EngineRefusedError, HyperLlamaError
+from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefusedError, HyperLlamaError
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
+from hyperllamad.telemetry import fields
+
+log = logging.getLogger(__name__)
+
+Served = TypeVar("Served")
 
 ENGINE = "http://engine"
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one (facts, section 5)
@@ -47,20 +53,55 @@ async def lease(services: Services, model: Model, keep_alive: float | None) -> U
     return upstream
 
 
+async def with_engine(
+    services: Services, model: Model, keep_alive: float | None, serve: Callable[[Upstream], Awaitable[Served]]
+) -> Served:
+    """What `serve` makes of an engine; asked once more of a new engine if the first died before anything was sent.
+
+    So a request that came in the moment between an engine's death and the news of it is answered like any other.
+    `serve` raises as long as nothing was sent, and must be safe to repeat: an answer nobody has seen is.
+    """
+    upstream = await lease(services, model, keep_alive)
+    try:
+        return await serve(upstream)
+    except EngineDiedError as died:
+        if isinstance(died, CutShortError):
+            raise
+        log.info("asked again, nothing was sent yet", extra=fields(model=model.name.short, error=died.message))
+    return await serve(await lease(services, model, keep_alive))
+
+
 async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> EngineStream:
     """Begin an answer; `held` closes the engine's response, which makes the engine stop.
 
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
-    body = upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
-    payload = msgspec.json.encode(body)
+    body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
-    response = await _post(upstream, kind.value, payload)
+    response = await _begin(upstream, kind, body, held)
+    stops = () if upstream.engine.trims_stops else body.get("stop") or ()
+    return EngineStream(upstream, response.content, asked, stops)
+
+
+async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> bytes:
+    """The body of an answer that is no stream; otherwise like `ask`."""
+    response = await _begin(upstream, kind, _body(upstream, kind, body), held)
+    try:
+        return await response.read()
+    except _LOST as lost:
+        raise await _failure(upstream, f"the answer was cut off: {lost}") from lost
+
+
+def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+    return upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+
+
+async def _begin(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> aiohttp.ClientResponse:
+    response = await _post(upstream, kind.value, msgspec.json.encode(body))
     held.callback(response.close)
     if response.status != 200:
         raise await _refusal(upstream, response)
-    stops = () if upstream.engine.trims_stops else body.get("stop") or ()
-    return EngineStream(upstream, response.content, asked, stops)
+    return response
 
 
 async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
@@ -109,7 +150,8 @@ async def _failure(upstream: Upstream, seen: str) -> HyperLlamaError:
 def _death(upstream: Upstream) -> EngineDiedError:
     # The words before the colon are Ollama's.
     why = upstream.explain() or "it ended without saying why"
-    return EngineDiedError(f"an error was encountered while running the model: {upstream.engine.title}: {why}")
+    kind = CutShortError if upstream.cut_on_purpose else EngineDiedError
+    return kind(f"an error was encountered while running the model: {upstream.engine.title}: {why}")
 
 
 class EngineStream:

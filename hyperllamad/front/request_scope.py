@@ -36,6 +36,7 @@ class Record:
     completion_tokens: int = 0
     first_token: int = 0  # when it came; 0 = it has not
     error: str = ""
+    streaming: bool = False  # a stream was about to begin; Ollama gives errors from there on another content type
     inference: bool = False  # worth a line in the log
     status: int = 0
     finished: bool = False

@@ -134,7 +134,11 @@ class Catalog:
             return base
         known = self._variants.get(overlay.name.key)
         if known is None or known.overlay is not overlay or known.base is not base:
-            known = self._variants[overlay.name.key] = _Variant(overlay, base, _applied(overlay, base))
+            model = _applied(overlay, base)
+            own = self.place(overlay.name)
+            if own is not None and own.path is None:  # models.d has settings for the variant
+                model = self._overlaid(model, own.table)
+            known = self._variants[overlay.name.key] = _Variant(overlay, base, model)
         return known.model
 
     def _surveyed(self, *, whole: bool) -> Survey:
@@ -173,12 +177,12 @@ class Catalog:
         table = table or ModelTable(name=model.name.short)
         return replace(
             model,
-            system=table.system,
+            system=table.system or model.system,
             parameters={**model.parameters, **table.parameters},
-            engine=table.engine,
-            context=table.context or self._defaults.context,
-            parallel=table.parallel or self._defaults.parallel,
-            engine_args=table.args,
+            engine=table.engine or model.engine,
+            context=table.context or model.context or self._defaults.context,
+            parallel=table.parallel or model.parallel or self._defaults.parallel,
+            engine_args=table.args or model.engine_args,
         )
 
 

@@ -46,6 +46,7 @@ def choose(repository: str, files: Sequence[RemoteFile], variant: str, kind: str
     Raises RepositoryNotFoundError (no such variant; the sentence lists what there is) and UnsupportedError (nothing
     that an engine could read).
     """
+    files = [file for file in files if not re.search(r"(?:^|/)\.", file.path)]  # such names are the store's own
     groups = _groups(files)
     weights = _safetensors(files)
     if variant.casefold() == "safetensors" and weights:

@@ -48,7 +48,10 @@ def link(source: Path, target: Path) -> None:
     except OSError as failure:
         if failure.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}:
             raise
-        shutil.copyfile(source, target)
+        temporary = target.with_name(f".{target.name[:200]}{TEMPORARY}")
+        shutil.copyfile(source, temporary)
+        sync(temporary)
+        rename(temporary, target)
 
 
 def remove(path: Path) -> None:

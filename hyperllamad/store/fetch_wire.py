@@ -13,6 +13,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # of the model, for sentences
     repository: str
     target: str  # the model's directory
+    store: str  # where other models lie: a file that one of them has is not fetched again
     revision: str = "main"
     variant: str = ""
     kind: str = ""

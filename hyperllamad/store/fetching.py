@@ -1,6 +1,6 @@
 """`python -m hyperllamad.store.fetching`: fetches one model, as a process of its own.
 
-Its own process, because the hub's client blocks, keeps threads and takes 60 MB of memory; and because then a pull can
+Its own process, because the hub's client blocks, keeps threads and takes 20 MB of memory; and because then a pull can
 be ended at any moment by killing it.  It reads one Request as a line of JSON from standard input and writes Events as
 lines to standard output; when its input ends, its parent is gone and so is it.
 
@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import msgspec
@@ -41,7 +41,15 @@ Say = Callable[[Event], None]
 
 
 def main() -> int:
-    """Exit status 0, also when the pull failed: then the last event says why."""
+    """Exit status 0, also when the pull failed: then the last event says why; 1 when nobody listens any more."""
+    try:
+        _main()
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _main() -> None:
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     writing = threading.Lock()
@@ -56,22 +64,18 @@ def main() -> int:
     except HyperLlamaError as failure:
         say(Failure(kind=type(failure).__name__, message=failure.message, hint=failure.hint))
     except Exception as failure:  # noqa: BLE001  # the parent sees this or nothing
-        say(
-            Failure(
-                kind="PullFailedError", message=f"the download ended with a fault: {type(failure).__name__}", hint=""
-            )
-        )
-    return 0
+        message = f"the download ended with a fault: {type(failure).__name__}"
+        say(Failure(kind=PullFailedError.__name__, message=message, hint=""))
 
 
 def _end_with_parent() -> None:
-    while sys.stdin.buffer.read(_BLOCK):
+    while os.read(sys.stdin.fileno(), _BLOCK):
         pass
     os._exit(1)
 
 
 def _pull(request: Request, say: Say) -> None:
-    from hyperllamad.store import hub  # noqa: PLC0415  # 0.5 s; an unusable request should not wait for it
+    from hyperllamad.store import hub  # noqa: PLC0415  # takes 0.3 s and 20 MB: only where it is used
 
     commit, files = hub.listing(request.repository, request.revision)
     chosen = choosing.choose(request.repository, files, request.variant, request.kind)
@@ -130,7 +134,7 @@ class _Fetch:
             self._check_that_it_is_a_model()
 
     def _keep_what_fits(self) -> None:
-        """Leave only files that this commit has, and take those that the installed model has already."""
+        """Leave only files that this commit has, and take those that an installed model has already."""
         before = {part.path: part for part in (_read_origin(self._work) or Origin()).files}
         wanted = {part.path: part for part in self._origin.files}
         for path in sorted(self._work.rglob("*")):
@@ -140,13 +144,12 @@ class _Fetch:
                 if part is None or before.get(part.path) != part or not _whole(self._work, part):
                     path.unlink()
         disk.write(self._work / ORIGIN, msgspec.json.format(msgspec.json.encode(self._origin)))
-        target = Path(self._request.target)
-        installed = {part.path: part for part in (_read_origin(target) or Origin()).files}
+        installed = _installed(Path(self._request.store))
         for part in self._origin.files:
-            ours = self._work / part.path
-            if installed.get(part.path) == part and _whole(target, part) and not ours.exists():
+            ours, theirs = self._work / part.path, installed.get(part.check)
+            if theirs is not None and not ours.exists():
                 ours.parent.mkdir(parents=True, exist_ok=True)
-                disk.link(target / part.path, ours)
+                disk.link(theirs, ours)
 
     def _measure(self) -> None:
         for number, (file, part) in enumerate(zip(self._files, self._origin.files, strict=True)):
@@ -163,7 +166,7 @@ class _Fetch:
         try:
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 jobs = [pool.submit(self._fetch_one, number) for number in range(len(self._files))]
-                for job in jobs:
+                for job in as_completed(jobs):
                     try:
                         job.result()
                     except BaseException:
@@ -199,7 +202,7 @@ class _Fetch:
                 attempts = 0 if _size(partial) > before else attempts + 1
                 if attempts >= self._request.attempts:
                     raise
-                if self._stop.wait(self._request.pause * 2**attempts):
+                if self._stop.wait(self._request.pause * 2 ** max(0, attempts - 1)):
                     raise
             except hub_errors.UnusableFileError:
                 partial.unlink(missing_ok=True)
@@ -246,6 +249,18 @@ def _read_origin(directory: Path) -> Origin | None:
         return None
 
 
+def _installed(store: Path) -> dict[str, Path]:
+    """The files of all models that were pulled, by checksum: an older version, or the same under another name."""
+    found = {}
+    for origin in store.rglob(ORIGIN):
+        directory = origin.parent
+        if not directory.name.endswith((staging.PARTIAL, disk.DELETED)):
+            for part in (_read_origin(directory) or Origin()).files:
+                if _whole(directory, part):
+                    found[part.check] = directory / part.path
+    return found
+
+
 def _whole(directory: Path, part: Part) -> bool:
     """Whether a checked file is there: only those have their own name in such a directory."""
     return _size(directory / part.path) == part.size and (directory / part.path).is_file()
@@ -278,5 +293,5 @@ def _shown(repository: str, file: RemoteFile) -> str:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main())
+    # Not sys.exit: the thread that reads standard input cannot be ended otherwise.
+    os._exit(main())

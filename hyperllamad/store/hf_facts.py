@@ -1,13 +1,15 @@
 """What config.json and the weights' headers say about a model, in the terms of Ollama and of GGUF.
 
-Pure but for one look at tokenizer.json.
+Pure but for a look at tokenizer.json and at what sentence-transformers writes beside config.json.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import LoadFailedError
@@ -20,10 +22,14 @@ _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
 _KV_HEADS = ("num_key_value_heads", "n_kv_heads", "multi_query_group_num")
+_HEAD_WIDTH = ("head_dim", "attention_head_dim", "kv_channels")
+_VOCABULARY = ("vocab_size", "padded_vocab_size", "n_vocab")
 _TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 
+_SMALL = 1 << 16  # bytes
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}  # general.file_type of those that exist in GGUF
 _DTYPES = {"F8_E4M3": "FP8", "F8_E5M2": "FP8"}
+_POOLING = {"mean_tokens": 1, "cls_token": 2, "lasttoken": 3}  # sentence-transformers' modes -> GGUF's pooling_type
 _SAMPLING = {  # generation_config.json -> Ollama option
     "temperature": "temperature",
     "top_k": "top_k",
@@ -73,7 +79,7 @@ def of(directory: hf.Directory) -> Facts:
         family=family.lower() if isinstance(family, str) else "",
         parameter_count=sum(_parameters(tensor, _bits(config)) for tensor in tensors),
         quantization=_quantization(config, tensors),
-        context_length=_number(text, _CONTEXT),
+        context_length=_context(text, directory.path),
         embedding_length=_number(text, _WIDTH),
     )
 
@@ -89,9 +95,12 @@ def info(directory: hf.Directory, facts: Facts) -> dict[str, Any]:
         "general.parameter_count": facts.parameter_count,
         f"{family}.attention.head_count": heads,
         f"{family}.attention.head_count_kv": _number(text, _KV_HEADS) or heads,
+        f"{family}.attention.key_length": _head_width(text, heads),
         f"{family}.block_count": _number(text, _LAYERS),
         f"{family}.context_length": facts.context_length,
         f"{family}.embedding_length": facts.embedding_length,
+        f"{family}.pooling_type": _pooling(directory.path) if directory.pools else 0,
+        f"{family}.vocab_size": _number(text, _VOCABULARY),
         "tokenizer.ggml.model": hf.tokenizer_kind(directory.path),
     }
     vision = directory.config.get("vision_config")
@@ -116,6 +125,33 @@ def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(part := config.get(key), dict):
             return {**config, **_text(part)}
     return config
+
+
+def _context(text: Mapping[str, Any], path: Path) -> int:
+    """What the positions reach; a sentence encoder may have been trained for less, and vLLM holds it to that."""
+    reach = _number(text, _CONTEXT)
+    trained = _number(_beside(path / "sentence_bert_config.json"), ("max_seq_length",))
+    return min(reach, trained) if reach and trained else reach or trained
+
+
+def _head_width(text: Mapping[str, Any], heads: int) -> int:
+    """Values of one key of one head; where nobody states it the heads share the model's width."""
+    return _number(text, _HEAD_WIDTH) or (_number(text, _WIDTH) // heads if heads else 0)
+
+
+def _pooling(path: Path) -> int:
+    """How a text's vectors become one, in GGUF's numbers; 0 when the files do not say."""
+    stated = _beside(path / "1_Pooling" / "config.json")
+    return next((number for mode, number in _POOLING.items() if stated.get(f"pooling_mode_{mode}") is True), 0)
+
+
+def _beside(path: Path) -> Mapping[str, Any]:
+    """The object in a small JSON file that may be missing; one that cannot be read says nothing."""
+    try:
+        tree = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size <= _SMALL else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def _number(tree: Mapping[str, Any], keys: tuple[str, ...]) -> int:

@@ -1,6 +1,6 @@
 """The model hub through huggingface_hub: what a repository holds, and a file of it from where the last attempt ended.
 
-The only file that knows the client, which takes 60 MB of memory: import it in a process of its own (store/fetch.py).
+The only file that knows the client, which takes 20 MB of memory: import it in a process of its own (store/fetch.py).
 What it raises becomes an error of ours in store/hub_errors.py.
 
 Files are fetched with its http_get into our own partial files, because its higher functions do not go on with a file
@@ -56,9 +56,14 @@ def fetch(repository: str, commit: str, file: RemoteFile, partial: Path) -> None
     with _explained(f"{repository}/{file.path}"):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as sink:
-            headers = build_hf_headers(library_name=LIBRARY)
             http_get(
-                url, sink, resume_size=kept, headers=headers, expected_size=file.size, displayed_filename=file.path
+                url,
+                sink,
+                resume_size=kept,
+                headers=build_hf_headers(library_name=LIBRARY),
+                expected_size=file.size,
+                displayed_filename=file.path,
+                _nb_retries=0,  # our caller tries again, and sees whether that is of any use
             )
     if partial.stat().st_size != file.size:
         raise hub_errors.wrong_size(f"{repository}/{file.path}", partial.stat().st_size, file.size)

@@ -30,6 +30,8 @@ from hyperllamad.store.shortnames import GGUF, ShortNames, Source
 from hyperllamad.store.steps import SUCCESS, WRITING, OnStep, Step, ignore
 from hyperllamad.store.variants import Variants, Wanted, check
 
+RESERVE = 64 << 20  # bytes that a pull leaves free on the disk, for logs and the like
+
 T = TypeVar("T")
 Prefer = Callable[[], Sequence[str]]
 
@@ -81,18 +83,22 @@ class Library:
     async def pull(self, name: str) -> Watch:
         """Watch the pull of a model, begun now unless somebody else's goes on.
 
-        Raises at once InvalidNameError, UnknownShortNameError, RepositoryNotFoundError, InUseError (models.d leads the
-        name elsewhere), ClosingError; the rest comes out of the Watch: PullFailedError and its kinds, DiskFullError.
-        The caller must leave() it: `with await library.pull(name) as steps: async for step in steps: ...`
+        Raises at once InvalidNameError, UnknownShortNameError, RepositoryNotFoundError, ClosingError and InUseError (a
+        model that did not come from a hub has the name); the rest comes out of the Watch: PullFailedError and its
+        kinds, DiskFullError, StoreError, UnsupportedError.
+
+        The caller must leave() it: `with await library.pull(name) as watch: async for step in watch: ...`
         """
         parsed, source = ModelName.parse(name), self.source(name)
-        target = await self._job(partial(self._variants.target, parsed))
+        target = await self._job(partial(self._variants.pull_target, parsed))
         request = Request(
             name=parsed.short,
             repository=source.repository,
             target=str(target),
+            store=str(self._catalog.store),
             variant=source.variant,
             kind=source.kind,
+            reserve=RESERVE,
         )
         return self._pulls.watch(request, partial(self._job, partial(self._variants.placed, parsed, target)))
 
@@ -124,10 +130,10 @@ class Library:
         steps: list[Step] = []
         target: Path = await self._job(partial(self._variants.target, name))
         await self._job(partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append))
+        await self._job(partial(self._variants.placed, name, target))
         if wanted.adds:
             await self._job(partial(self._variants.add, wanted, Overlay(name=name, base=name), steps.append))
         else:
-            await self._job(partial(self._variants.placed, name, target))
             steps += (WRITING, SUCCESS)
         for step in steps:
             on_step(step)

@@ -6,6 +6,7 @@ next.  The mutable state is the flights, one for each directory that is being fi
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.abc
@@ -74,7 +76,7 @@ class Pulls:
         if self._tasks is None:
             raise ClosingError
         flight = self._flights.get(request.target)
-        if flight is None:
+        if flight is None or flight.over:  # one that has failed is still ending its child
             flight = _Flight(request, finish, environment(self._environ))
             self._flights[request.target] = flight
             self._tasks.start_soon(self._fly, flight)
@@ -118,7 +120,7 @@ class Watch:
         if flight.watchers == 0 and not flight.over:
             self._abandoned(flight)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -170,7 +172,8 @@ class _Flight:
             raise PullFailedError(f"the download could not be started: {failure.strerror}") from failure
         try:
             assert child.stdin is not None  # noqa: S101  # asked for
-            await child.stdin.send(msgspec.json.encode(self._request) + b"\n")
+            with contextlib.suppress(anyio.BrokenResourceError):  # it ended at once: its exit status says more
+                await child.stdin.send(msgspec.json.encode(self._request) + b"\n")
             async for event in _events(child):
                 self._hear(event)
             code = await child.wait()
@@ -206,27 +209,28 @@ class _Flight:
         """What a client that comes now is told: where things stand, then what moves, without what it slept through."""
         yield MANIFEST
         told: dict[int, int] = {}
-        while not (ready := self._phase > _Phase.LAYERS) or self._layers:
-            for number, (digest, size) in enumerate(self._layers):
-                done = size if ready else self._completed[number]
-                if told.get(number) != done and (done or size == 0):
-                    told[number] = done
-                    yield Step(f"pulling {digest[:12]}", f"sha256:{digest}", size, done)
-            if self._failure is not None:
-                break
-            if ready:
-                break
-            if not self._news(told):
+        while True:
+            news = self._layer_news(told)
+            for step in news:
+                yield step
+            if not news:
+                if self._phase > _Phase.LAYERS or self._failure is not None:
+                    break
                 await self._changed.wait()
         if self._failure is None:
             yield VERIFYING
         async for step in self._ending():
             yield step
 
-    def _news(self, told: Mapping[int, int]) -> bool:
-        """Whether something moved while a slow client took its last line."""
-        moved = any(done and told.get(number) != done for number, done in enumerate(self._completed))
-        return moved or self._phase > _Phase.LAYERS or self._failure is not None
+    def _layer_news(self, told: dict[int, int]) -> list[Step]:
+        """A step for each layer that has moved since it was told; nothing is said of those that have not begun."""
+        news = []
+        for number, (digest, size) in enumerate(self._layers):
+            done = size if self._phase > _Phase.LAYERS else self._completed[number]
+            if told.get(number) != done and (done or size == 0):
+                told[number] = done
+                news.append(Step(f"pulling {digest[:12]}", f"sha256:{digest}", size, done))
+        return news
 
     async def _ending(self) -> AsyncIterator[Step]:
         while self._phase < _Phase.WRITING and self._failure is None:
@@ -237,7 +241,7 @@ class _Flight:
             await self._changed.wait()
         if self._failure is not None:
             kind, message, hint = self._failure
-            raise kind(message, hint=hint)  # type: ignore[call-arg]  # those of _KINDS take these
+            raise kind(message, hint=hint)
         yield SUCCESS
 
 
@@ -247,7 +251,10 @@ async def _events(child: anyio.abc.Process) -> AsyncIterator[Event]:
     async for chunk in child.stdout:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            yield msgspec.json.decode(line, type=Event)
+            try:
+                yield msgspec.json.decode(line, type=Event)
+            except msgspec.DecodeError as failure:
+                raise PullFailedError("the download process said something that makes no sense") from failure
         if len(rest) > _LINE:
             raise PullFailedError("the download process said too much at once")
 

@@ -59,7 +59,6 @@ class Source:
     repository: str  # "org/repo"
     variant: str = ""  # a quantisation of its GGUF files; "" = what suits the repository
     kind: str = ""  # "gguf", or another kind for directories; "" = whatever there is
-    gated: bool = False  # known to ask for its terms to be accepted
 
 
 class ShortNames:
@@ -116,7 +115,7 @@ def source_of(name: ModelName, names: ShortNames, prefer: Sequence[str]) -> Sour
     kind = _kind(entry, wanted, prefer)
     if kind == GGUF:
         return Source(entry.gguf, "" if wanted in {"", GGUF} else wanted, GGUF)
-    return Source(entry.weights[kind], kind=kind, gated=entry.gated)
+    return Source(entry.weights[kind], kind=kind)
 
 
 def _kind(entry: Entry, wanted: str, prefer: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from hyperllamad.core.models import Message
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import blobs, disk, layout
 from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.fetch_wire import ORIGIN
 from hyperllamad.store.overlays import Overlay
 from hyperllamad.store.steps import SUCCESS, WRITING, OnStep, Step, ignore
 from hyperllamad.store.survey import Place
@@ -95,10 +96,10 @@ class Variants:
 
     def add(self, wanted: Wanted, under: Overlay, on_step: OnStep) -> None:
         """Write what is wanted over what `under` says, under the name of `under`.  Raises StoreError."""
-        for text in (wanted.template, wanted.system, *wanted.license):
-            if text:
-                digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-                on_step(Step(f"creating new layer sha256:{digest}"))
+        layers = (wanted.template, wanted.system, *wanted.license, wanted.parameters, wanted.messages)
+        for layer in filter(None, layers):
+            digest = hashlib.sha256(str(layer).encode(errors="replace")).hexdigest()
+            on_step(Step(f"creating new layer sha256:{digest}"))
         on_step(WRITING)
         self._put(
             replace(
@@ -147,6 +148,14 @@ class Variants:
                 raise refusal
             return layout.directory_of(self._catalog.store, name)
         return place.path if place.path.is_dir() else layout.directory_of(self._catalog.store, name)
+
+    def pull_target(self, name: ModelName) -> Path:
+        """The directory that a pull of that name fills.  Raises InUseError when the model there came from elsewhere."""
+        target, place = self.target(name), self._catalog.place(name)
+        if place is None or place.path is None or self._refusal(place) or (place.path / ORIGIN).exists():
+            return target
+        hint = "delete it first, or copy it to another name"
+        raise InUseError(f"'{name.short}' is here already and did not come from a hub", hint=hint)
 
     def placed(self, name: ModelName, target: Path) -> None:
         """A new model is at `target`: what else has its name, a variant or a bare file, goes.  Raises StoreError."""

@@ -94,6 +94,7 @@ class Life:
     def cut(self, cause: str) -> None:
         """End all open streams; `cause` is what their clients are told, unless there is a better reason."""
         if self.upstream is not None:
+            self.upstream.cut_on_purpose = not self._sick
             self.upstream.cut(self._sick or cause)
 
     async def run(self) -> None:

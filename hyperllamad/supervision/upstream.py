@@ -93,6 +93,7 @@ class Upstream:
         self._connector = Connector(path)
         self.session = open_session(self._connector)
         self.died = anyio.Event()  # set when no process of the engine is left
+        self.cut_on_purpose = False  # streams were ended because somebody wanted that, not because of a fault
         self._cause = ""
 
     def explain(self) -> str:

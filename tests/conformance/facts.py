@@ -61,12 +61,26 @@ def _body(kind: str, body: bytes) -> list[Any]:
         return ["empty"]
     if kind == "application/json":
         return ["json", shape(json.loads(text)), newline]
+    if kind == "text/event-stream":
+        return ["sse", _events(text)]
     if kind != "application/x-ndjson":
         return ["text", text]
     first, *between = [shape(json.loads(line)) for line in text.splitlines()]
     last = between.pop() if between else first
     middle = [item for i, item in enumerate(between) if item not in between[:i]]
     return ["ndjson", {"first": first, "middle": middle, "last": last, **newline}]
+
+
+def _events(text: str) -> list[Any]:
+    """Each different event once, as its name and its data."""
+    found: list[Any] = []
+    for block in filter(None, text.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        data = fields.get("data", "")
+        event = [fields.get("event", ""), data if data == "[DONE]" else shape(json.loads(data))]
+        if event not in found:
+            found.append(event)
+    return found
 
 
 def without(found: dict[str, Any], ignored: list[str]) -> dict[str, Any]:

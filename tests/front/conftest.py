@@ -46,6 +46,10 @@ class House:
     metrics: Metrics
     socket: Path
 
+    async def wait_idle(self) -> None:
+        """Until no request holds anything: a client sees the end of its answer a moment before."""
+        await wait_until(lambda: self.supervisor.open == 0)
+
 
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 

@@ -58,6 +58,7 @@ class FakeEngine:
     title = "Scripted"
     formats = frozenset(Format)
     trims_stops = True
+    vital = ""
     version = "1"
     variants: Mapping[str, Recipe] = {}
 
@@ -93,6 +94,7 @@ class FakeUpstream:
         )
         self.died = anyio.Event()
         self.cause = ""
+        self.cut_on_purpose = False
 
     def explain(self) -> str:
         return self.cause

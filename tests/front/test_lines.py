@@ -94,8 +94,11 @@ def test_maps_are_written_in_key_order() -> None:
 @given(st.lists(st.binary(max_size=30).filter(lambda b: b"\n" not in b and b"\r" not in b)), st.data())
 def test_events_come_out_whole_however_they_are_cut(payloads: list[bytes], data: st.DataObject) -> None:
     ends = data.draw(st.sampled_from([b"\n\n", b"\r\n\r\n"]))
+    payloads = [data.draw(st.sampled_from([b"", b"{"])) + payload for payload in payloads]
     stream = b"".join(b"data: " + payload + ends for payload in payloads)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    edges = [at + len(ends) for at in range(len(stream)) if stream.startswith(ends, at)]
+    cut = st.integers(0, len(stream)) | st.sampled_from([0, *edges])
+    cuts = sorted(data.draw(st.lists(cut, max_size=8)))
     lines, found = EventLines(), []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += lines.feed(stream[start:end])

@@ -9,7 +9,7 @@ import pytest
 
 from hyperllamad.core.errors import BusyError, ClosingError, LoadFailedError
 from hyperllamad.front import relay
-from tests.front.conftest import House, OpenHouse, wait_until
+from tests.front.conftest import House, OpenHouse
 from tests.front.scripted_engine import (
     DONE,
     Stream,
@@ -39,7 +39,7 @@ async def stream_error(h: House) -> tuple[list[str], str]:
     assert reply.status == 200
     *tokens, last = reply.lines()
     assert list(last) == ["error"]
-    assert h.supervisor.open == 0
+    await h.wait_idle()
     return [line["message"]["content"] for line in tokens], last["error"]
 
 
@@ -95,7 +95,7 @@ async def test_streams_cut_on_purpose_say_so(house: OpenHouse) -> None:
             await exchange.data()
             await h.supervisor.upstream.cut("the server is shutting down")
             assert b"the server is shutting down" in await exchange.data()
-        await wait_until(lambda: h.supervisor.open == 0)
+        await h.wait_idle()
         after = await h.client.post("/api/chat", ASK)  # granted, but the session is closed by now
         assert (after.status, after.json()["error"]) == (500, PREFIX + "the server is shutting down")
 
@@ -131,7 +131,7 @@ async def test_fault_before_the_first_byte(house: OpenHouse, fault: str) -> None
             assert (reply.status, reply.header("content-type")) == (status, content_type)
             assert list(reply.json()) == ["error"]
             assert reply.json()["error"].startswith(text)
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_nobody_listens(house: OpenHouse) -> None:
@@ -161,7 +161,7 @@ async def test_no_engine_is_granted(house: OpenHouse, refusal: Any, status: int,
             reply = await h.client.post("/api/chat", asked)
             assert (reply.status, reply.json()) == (status, {"error": text})
             assert reply.header("content-type") == "application/json; charset=utf-8"
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_a_fault_of_ours_is_told_as_one(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,4 +174,4 @@ async def test_a_fault_of_ours_is_told_as_one(house: OpenHouse, monkeypatch: pyt
         monkeypatch.setattr("hyperllamad.front.ollama_lines.Lines.last", lambda *_: 1 / 0)
         lines = (await h.client.post("/api/chat", ASK)).lines()
         assert "internal error" in lines[-1]["error"]
-        assert h.supervisor.open == 0
+        await h.wait_idle()

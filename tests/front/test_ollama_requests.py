@@ -83,7 +83,8 @@ async def test_bad_format_is_found_after_the_load(house: OpenHouse, given: objec
             reply = await h.client.post("/api/chat", asked)
             assert (reply.status, reply.json()) == (500, {"error": text})
             assert reply.header("content-type") == content_type
-        assert (h.supervisor.taken, h.supervisor.open, h.engine.asked) == (2, 0, [])
+        await h.wait_idle()
+        assert (h.supervisor.taken, h.engine.asked) == (2, [])
 
 
 async def test_names_are_echoed_and_found_in_any_spelling(house: OpenHouse) -> None:
@@ -108,7 +109,8 @@ async def test_load_forms(house: OpenHouse) -> None:
         chat = (await h.client.post("/api/chat", {"model": "m", "messages": []})).json()
         assert list(chat) == ["model", "created_at", "message", "done", "done_reason"]
         assert (chat["message"], chat["done_reason"]) == ({"role": "assistant", "content": ""}, "load")
-        assert (h.supervisor.taken, h.supervisor.open, h.supervisor.keep_alive) == (3, 0, 600)
+        await h.wait_idle()
+        assert (h.supervisor.taken, h.supervisor.keep_alive) == (3, 600)
         assert h.engine.asked == []
 
 
@@ -141,7 +143,7 @@ async def test_a_client_that_leaves_while_the_model_loads(house: OpenHouse) -> N
         h.supervisor.ready = type(h.supervisor.ready)()
         async with h.client.exchange("POST", "/api/chat", {"model": "m", "messages": HI}):
             await wait_until(lambda: h.supervisor.open == 1)
-        await wait_until(lambda: h.supervisor.open == 0)
+        await h.wait_idle()
         assert 'route="/api/chat",status="499"' in (await h.client.get("/metrics")).text
 
 

@@ -69,7 +69,7 @@ async def test_chat_stream(house: OpenHouse, name: str, wire: bool) -> None:
         assert (last["done"], last["done_reason"]) == (True, "stop")
         assert (last["prompt_eval_count"], last["eval_count"]) == (27, 8)
         assert all(last[key] > 0 for key in METRICS)
-        assert h.supervisor.open == 0
+        await h.wait_idle()
         assert h.engine.asked[0].finished
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -179,6 +180,17 @@ def test_a_gguf_becomes_a_model_without_a_copy(build: Build, catalog: Catalog, b
     assert blobs.unused() == ()
     Variants(catalog).delete("mine")
     assert list(blobs.directory.iterdir()) == []
+
+
+def test_where_files_cannot_have_two_names(build: Build, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    build(model=small_gguf())
+    path = Path(catalog.resolve("mine").path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.gguf"]
+    assert path.read_bytes() == small_gguf()
 
 
 def test_a_gguf_is_known_by_its_first_bytes(build: Build, catalog: Catalog) -> None:

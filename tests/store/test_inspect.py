@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,50 @@ def test_a_directory(tmp_path: Path) -> None:
         "general.parameter_count": 24,
         "llama.attention.head_count": 2,
         "llama.attention.head_count_kv": 1,
+        "llama.attention.key_length": 2,
         "llama.block_count": 2,
         "llama.context_length": 512,
         "llama.embedding_length": 4,
         "tokenizer.ggml.model": "gpt2",
     }
     assert tensors(model) == (("model.embed_tokens.weight", "BF16", (5, 4)), ("model.norm.weight", "F32", (4,)))
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({"head_dim": 128}, {"llama.attention.key_length": 128}),
+        ({"vocab_size": 49152}, {"llama.vocab_size": 49152}),
+        ({"vocab_size": True}, {"llama.vocab_size": None}),
+        ({"num_attention_heads": None, "hidden_size": 4}, {"llama.attention.key_length": None}),
+    ],
+)
+def test_what_engines_ask_of_a_directory(tmp_path: Path, config: dict[str, Any], keys: dict[str, int | None]) -> None:
+    info = look(small_directory(tmp_path, CONFIG | config)).info
+    assert {key: info.get(key) for key in keys} == keys
+
+
+@pytest.mark.parametrize(
+    ("pooling", "limits", "kind", "context"),
+    [
+        ({"pooling_mode_mean_tokens": True}, {"max_seq_length": 256}, 1, 256),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, {"max_seq_length": 9999}, 2, 512),
+        ({"pooling_mode_lasttoken": True}, {}, 3, 512),
+        ([], [], None, 512),
+    ],
+)
+def test_a_sentence_encoder(tmp_path: Path, pooling: Any, limits: Any, kind: int | None, context: int) -> None:
+    path = small_directory(tmp_path, modules=[])
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (path / "sentence_bert_config.json").write_text(json.dumps(limits))
+    model = look(path)
+    assert (model.info.get("llama.pooling_type"), model.context_length) == (kind, context)
+    assert model.info["llama.context_length"] == context
+    (path / "sentence_bert_config.json").write_text("{")  # says nothing
+    (path / "1_Pooling" / "config.json").write_bytes(b" " * (1 << 17))  # neither does this
+    model = look(path)
+    assert (model.info.get("llama.pooling_type"), model.context_length) == (None, 512)
 
 
 def test_a_multimodal_directory(tmp_path: Path) -> None:

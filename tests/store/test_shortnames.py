@@ -49,7 +49,7 @@ def test_the_shipped_catalogue(names: ShortNames) -> None:
         ("qwen3:8b-gguf", ["fp8"], Source("Qwen/Qwen3-8B-GGUF", kind="gguf")),
         ("qwen3:8b-q4_K_M", ["fp8"], Source("Qwen/Qwen3-8B-GGUF", "q4_k_m", "gguf")),
         ("llama3.1:8b-instruct-q8_0", [], Source("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "q8_0", "gguf")),
-        ("llama3.1:8b-instruct-fp16", [], Source("meta-llama/Llama-3.1-8B-Instruct", kind="bf16", gated=True)),
+        ("llama3.1:8b-instruct-fp16", [], Source("meta-llama/Llama-3.1-8B-Instruct", kind="bf16")),
     ],
 )
 def test_where_names_lead(names: ShortNames, name: str, prefer: list[str], source: Source) -> None:

@@ -109,7 +109,7 @@ def test_create_adds_and_inherits(catalog: Catalog, variants: Variants) -> None:
     variants.create(first, on_step=steps.append)
     statuses = [step.status for step in steps]
     assert statuses[0].startswith("using existing layer sha256:")
-    assert [status.split(":")[0] for status in statuses[1:-2]] == ["creating new layer sha256"] * 3
+    assert [status.split(":")[0] for status in statuses[1:-2]] == ["creating new layer sha256"] * 5
     assert statuses[-2:] == ["writing manifest", "success"]
     one = catalog.resolve("one")
     assert (one.system, one.template, one.license) == ("Be kind.", "{{ .Prompt }}", "mit\nfree")
@@ -129,6 +129,20 @@ def test_create_adds_and_inherits(catalog: Catalog, variants: Variants) -> None:
     variants.create(Wanted(name="two", base="two", messages=(Message("user", "new"),), license=("free", "more")))
     two = catalog.resolve("two")
     assert (two.messages, two.license, two.parent) == ((("user", "new"),), "mit\nfree\nmore", "")
+
+
+def test_settings_for_a_variant(tmp_path: Path, store: Path) -> None:
+    """models.d may name a variant, as it may any model in the store."""
+    entries = (ModelTable(name="mine", context=99, args=("--x",)), ModelTable(name="tiny:q4", context=7, engine="vllm"))
+    catalog = catalog_of(tmp_path, *entries, parallel=3)
+    assert [problem.name for problem in catalog.problems()] == ["mine:latest"]
+    Variants(catalog).create(Wanted(name="mine", base="tiny:q4", system="S"))
+    mine = catalog.resolve("mine")
+    assert (mine.context, mine.engine, mine.parallel, mine.engine_args, mine.system) == (99, "vllm", 3, ("--x",), "S")
+    assert catalog.problems() == ()
+    Variants(catalog).delete("mine")
+    with pytest.raises(LoadFailedError, match="without a path"):
+        catalog.resolve("mine")
 
 
 def test_a_variant_over_its_own_base(catalog: Catalog, variants: Variants, store: Path) -> None:

@@ -1,0 +1,61 @@
+"""Vectors from an engine: asked for, put in order, made of length 1.  Knows OpenAI's embedding route, no dialect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from hyperllamad.core.models import Kind
+from hyperllamad.front import relay
+from hyperllamad.front.ports import Upstream
+from hyperllamad.front.request_scope import held
+
+
+class _Item(msgspec.Struct):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Used(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Reply(msgspec.Struct):
+    data: list[_Item]
+    usage: _Used = msgspec.field(default_factory=_Used)
+
+
+_decode = msgspec.json.Decoder(_Reply).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector for each text, in their order."""
+
+    vectors: list[list[float]]
+    prompt_tokens: int
+
+
+async def embed(upstream: Upstream, texts: Sequence[str], *, dimensions: int = 0) -> Embedded:
+    """`dimensions` > 0 cuts the vectors; they have length 1 either way.  Raises HyperLlamaError."""
+    if not texts:
+        return Embedded([], 0)
+    raw = await relay.ask_whole(upstream, Kind.EMBED, {"input": list(texts), "encoding_format": "float"}, held())
+    try:
+        reply = _decode(raw)
+    except msgspec.DecodeError as unreadable:
+        raise relay.EngineFaultError(f"{upstream.engine.title} sent what cannot be read: {unreadable}") from None
+    items = sorted(reply.data, key=lambda item: item.index)
+    if len(items) != len(texts):
+        raise relay.EngineFaultError(f"{upstream.engine.title} gave {len(items)} vectors for {len(texts)} texts")
+    return Embedded([_of_length_1(item.embedding, dimensions) for item in items], reply.usage.prompt_tokens)
+
+
+def _of_length_1(vector: list[float], dimensions: int) -> list[float]:
+    if 0 < dimensions < len(vector):
+        vector = vector[:dimensions]
+    length = math.sqrt(math.fsum(x * x for x in vector))
+    return [x / length for x in vector] if length else vector

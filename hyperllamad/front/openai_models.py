@@ -1,0 +1,103 @@
+"""GET /v1/models and /v1/models/{model}, POST /v1/embeddings: what is here, and what texts look like as vectors."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+from quart import Blueprint, Response
+
+from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, UnsupportedError
+from hyperllamad.core.models import Capability, Model
+from hyperllamad.front import compat_body, embedding, finding, gojson, openai_errors, relay, replies
+from hyperllamad.front.openai_requests import EMBEDDING, EmbeddingRequest
+from hyperllamad.front.ports import Services
+from hyperllamad.front.request_scope import record
+
+JSON = "application/json"
+_FORMATS = {"", "float", "base64"}
+
+
+class OpenAIModelRoutes:
+    """The routes that generate nothing."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def blueprint(self) -> Blueprint:
+        routes = Blueprint("openai_models", __name__)
+        openai_errors.install(routes)
+        routes.add_url_rule("/v1/models", view_func=self.models, methods=["GET"])
+        routes.add_url_rule("/v1/models/<model>", view_func=self.model, methods=["GET"])
+        routes.add_url_rule("/v1/embeddings", view_func=self.embeddings, methods=["POST"])
+        return routes
+
+    async def models(self) -> Response:
+        items = [_item(model, model.name.short) for model in self._services.catalog.list()]
+        return _reply({"object": "list", "data": items})
+
+    async def model(self, model: str) -> Response:
+        """The id is the name as it was asked for."""
+        return _reply(_item(finding.find(self._services.catalog, model), model))
+
+    async def embeddings(self) -> Response:
+        asked, texts = await compat_body.receive(EMBEDDING, _with_texts)
+        if not asked.model:
+            raise ModelNotFoundError("")
+        model = finding.find(self._services.catalog, asked.model)
+        record().model = model.name.short
+        if Capability.EMBEDDING not in model.capabilities:
+            hint = "ask a model that has the capability embedding"
+            raise UnsupportedError(f'"{asked.model}" does not support embeddings', hint=hint)
+        upstream = await relay.lease(self._services, model, asked.keep_alive)
+        record().inference = True
+        found = await embedding.embed(upstream, texts, dimensions=asked.dimensions)
+        record().prompt_tokens = found.prompt_tokens
+        shown = _as_base64 if asked.encoding_format == "base64" else _as_numbers
+        items = [
+            {"object": "embedding", "embedding": shown(vector), "index": index}
+            for index, vector in enumerate(found.vectors)
+        ]
+        usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
+        return _reply({"object": "list", "data": items, "model": asked.model, "usage": usage})
+
+
+def _reply(data: dict[str, Any]) -> Response:
+    return replies.json(gojson.encode(data) + b"\n", content_type=JSON)
+
+
+def _item(model: Model, name: str) -> dict[str, Any]:
+    item = {"id": name, "object": "model", "created": int(model.modified_at), "owned_by": model.name.namespace}
+    if length := model.context or model.context_length:
+        item["context_length"] = length  # more than Ollama tells: clients cannot know it otherwise
+    return item
+
+
+def _with_texts(request: EmbeddingRequest) -> tuple[EmbeddingRequest, list[str]]:
+    """The texts to embed; raises BadRequestError in Ollama's words."""
+    if request.encoding_format not in _FORMATS:
+        supported = "Supported values: ['float', 'base64']."
+        raise BadRequestError(f"Invalid value for 'encoding_format' = {request.encoding_format}. {supported}")
+    given = request.input
+    texts = [given] if isinstance(given, str) else given
+    if texts is None or texts == []:
+        raise BadRequestError("invalid input")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadRequestError("invalid input type")
+    return request, texts
+
+
+def _as_numbers(vector: list[float]) -> list[float]:
+    """Nine digits are what a float32 has; more would be made up."""
+    return [float(f"{value:.9g}") for value in _float32(vector)]
+
+
+def _as_base64(vector: list[float]) -> str:
+    """Little-endian float32."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _float32(vector: list[float]) -> tuple[float, ...]:
+    form = f"<{len(vector)}f"
+    return struct.unpack(form, struct.pack(form, *vector))

@@ -1,0 +1,62 @@
+"""POST /v1/responses: OpenAI's newer route, over the same chats."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+
+from hyperllamad.core.errors import BadRequestError
+from hyperllamad.core.models import Kind
+from hyperllamad.front import answers, chat_turn, compat_body, event_stream, finding, openai_errors, relay, replies
+from hyperllamad.front import responses_requests as requests
+from hyperllamad.front.answers import Gathered, Tokens
+from hyperllamad.front.chat_body import Chat
+from hyperllamad.front.ports import Services
+from hyperllamad.front.request_scope import record
+from hyperllamad.front.responses_replies import ResponsesReply
+from hyperllamad.front.responses_requests import RESPONSES, ResponsesRequest
+
+JSON = "application/json"
+
+
+class ResponsesRoutes:
+    """One route."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def blueprint(self) -> Blueprint:
+        routes = Blueprint("responses", __name__)
+        openai_errors.install(routes)
+        routes.add_url_rule("/v1/responses", view_func=self.respond, methods=["POST"])
+        return routes
+
+    async def respond(self) -> Response:
+        asked, chat = await compat_body.receive(RESPONSES, _with_chat)
+        if not asked.model:
+            raise BadRequestError("model is required")
+        reply = ResponsesReply(asked)
+        if asked.input is None:
+            return await self._load(asked, reply)
+        upstream, body = await chat_turn.begin(self._services, asked.model, chat, keep_alive=asked.keep_alive)
+        found = await answers.ask(upstream, Kind.CHAT, [body])
+        if asked.stream:
+            response = await event_stream.stream(found, reply)
+            response.headers["Cache-Control"] = "no-cache"
+            return response
+        (gathered,), tokens = await event_stream.gather(found, 1)
+        return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+
+    async def _load(self, asked: ResponsesRequest, reply: ResponsesReply) -> Response:
+        """Nothing to answer: the model is loaded, and the answer is empty."""
+        model = finding.find(self._services.catalog, asked.model)
+        record().model = model.name.short
+        await relay.lease(self._services, model, asked.keep_alive)
+        if asked.stream:
+            return Response(
+                reply.begin() + reply.finish(0, "stop") + reply.end(Tokens()), content_type="text/event-stream"
+            )
+        return replies.json(reply.whole(Gathered(), "stop", Tokens()), content_type=JSON)
+
+
+def _with_chat(request: ResponsesRequest) -> tuple[ResponsesRequest, Chat]:
+    return request, requests.chat(request)
