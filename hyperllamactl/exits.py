@@ -52,6 +52,7 @@ OF_CODE: dict[str, Exit] = {
     "load_failed": Exit.FAILED,
     "load_timeout": Exit.BUSY,
     "engine_died": Exit.FAILED,
+    "cut_short": Exit.FAILED,
     "engine_refused": Exit.FAILED,
     "busy": Exit.BUSY,
     "closing": Exit.BUSY,

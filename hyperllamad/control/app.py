@@ -38,7 +38,7 @@ def create_app(rooms: Rooms) -> Quart:
     """The ASGI application of the admin socket; `listen.serve` gives it the peer of each request."""
     app = Quart(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    # Quart's own limit is asyncio.wait_for(), which on Python 3.11 forgets a cancellation that comes with the body's end.
+    # Quart's own limit is asyncio.wait_for(), which on Python 3.11 can forget a cancellation.
     app.config["BODY_TIMEOUT"] = None
     roles = Roles(rooms.config.admin.group)
 

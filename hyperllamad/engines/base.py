@@ -102,6 +102,7 @@ class Engine(Protocol):
     title: str  # as people write it: "vLLM"
     formats: frozenset[Format]
     trims_stops: bool  # a stop string never shows up in streamed text
+    unit_vectors: bool  # embeddings have length 1; where not, the front makes them so
     vital: str  # matches the command lines of the worker processes it cannot live without; "" = has none
     version: str  # the version the recipes below were tried with
     variants: Mapping[str, Recipe]
@@ -117,7 +118,10 @@ class Engine(Protocol):
         """The phase of loading a log line announces: starting, weights, compiling, warming; "" when none."""
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
-        """An OpenAI body changed to what this engine understands; raises UnsupportedError for what it cannot do."""
+        """An OpenAI body changed to what this engine understands.
+
+        Raises BadRequestError for a wrong value, UnsupportedError for what the engine or the model cannot do.
+        """
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
         """Why the child ended: `code` as subprocess gives it (negative = signal), `lines` the end of its log."""

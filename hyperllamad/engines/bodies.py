@@ -6,6 +6,7 @@ typical_p and chat_template_kwargs beside them.  fields.py says which there are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -79,9 +80,8 @@ def inserted(body: Body, model: Model, ways: Ways) -> Body:
         raise no_insert(model)
     if not isinstance(body.get("prompt"), str):
         raise BadRequestError("`suffix` needs a `prompt` that is one text")
-    before, between = ways.insert.split("{prefix}") if "{prefix}" in ways.insert else ("", ways.insert)
-    rest, after = between.split("{suffix}")
-    return body | {"prompt": f"{before}{body['prompt']}{rest}{suffix}{after}"}
+    sides = {"{prefix}": body["prompt"], "{suffix}": suffix}
+    return body | {"prompt": re.sub(r"\{(?:prefix|suffix)\}", lambda found: sides[found[0]], ways.insert)}
 
 
 def no_insert(model: Model) -> UnsupportedError:
@@ -120,12 +120,11 @@ def _limit(body: Body, most: int) -> None:
 def _tools(body: Body) -> None:
     """Tools that may not be called are left out, and so is a choice among none; raises BadRequestError."""
     choice = body.get("tool_choice", "auto")
-    tools = body.get("tools") or []
-    if choice == "none" or not tools:
+    names = {tool["function"]["name"] for tool in body.get("tools") or ()}
+    if isinstance(choice, dict) and choice["function"]["name"] not in names:
+        raise BadRequestError(f"`tool_choice` names {choice['function']['name']}, which is not among the `tools`")
+    if choice == "required" and not names:
+        raise BadRequestError("`tool_choice` asks for a call, and there are no `tools`")
+    if choice == "none" or not names:
         for name in ("tools", "tool_choice", "parallel_tool_calls"):
             body.pop(name, None)
-        if choice not in {"none", "auto"} if isinstance(choice, str) else True:
-            raise BadRequestError("`tool_choice` asks for a call, and there are no `tools`")
-        return
-    if isinstance(choice, dict) and all(tool["function"]["name"] != choice["function"]["name"] for tool in tools):
-        raise BadRequestError(f"`tool_choice` names {choice['function']['name']}, which is not among the `tools`")

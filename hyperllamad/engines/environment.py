@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.engines.base import Home, Host, Place
+
+LONGEST_SOCKET = 107  # bytes of sun_path in unix(7), less the final zero
 
 
 def python_engine(home: Home, place: Place) -> dict[str, str]:
@@ -20,6 +25,19 @@ def python_engine(home: Home, place: Place) -> dict[str, str]:
         **_hub(place.host),
         **_telemetry(place.host),
     }
+
+
+def check_room_for_sockets(title: str, env: Mapping[str, str], name: int) -> None:
+    """Raises LoadFailedError where sockets with names of `name` bytes, which an engine puts under TMPDIR, have no room.
+
+    Otherwise vLLM ends after half a minute without a word about it, and MAX leaves its sockets in /tmp.
+    """
+    excess = len(env["TMPDIR"].encode()) + 1 + name - LONGEST_SOCKET
+    if excess > 0:
+        raise LoadFailedError(
+            f"the runtime directory's path is too long for {title}'s own sockets, by {excess} bytes: {env['TMPDIR']}",
+            hint="set `paths.runtime` in hyperllamad.toml to a shorter one",
+        )
 
 
 def _hub(host: Host) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Which parser reads a family's tool calls and its reasoning, and how it is asked to fill a gap: families.toml, read once.
+"""Which parser reads a family's tool calls and its reasoning, and how it is asked to fill a gap: families.toml.
 
-Engines that read Hugging Face directories must be told; llama.cpp finds out from the chat template by itself.  Knows the
-table and nothing of any engine's command line.
+Engines that read Hugging Face directories must be told; llama.cpp finds out from the chat template by itself.  Knows
+the table and nothing of any engine's command line.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def read(path: Path) -> tuple[Family, ...]:
-    """Raises ConfigError: not readable, not TOML, an unknown key, a pattern that is none, a gap without its two sides."""
+    """Raises ConfigError: not readable, not TOML, an unknown key, no pattern, a gap without its two sides."""
     try:
         families = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File).family
         for family in families:

@@ -27,7 +27,9 @@ _INT32 = (1 << 31) - 1
 def checked(kind: Kind, body: Mapping[str, Any]) -> Body:
     """The fields that are known on this route, with sound values; raises BadRequestError naming the field."""
     return {
-        name: check(name, body[name]) for name, check in _FIELDS[kind].items() if name in body and body[name] is not None
+        name: check(name, body[name])
+        for name, check in _FIELDS[kind].items()
+        if name in body and body[name] is not None
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperllamad.core.errors import UnsupportedError
+from hyperllamad.core.errors import BadRequestError, UnsupportedError
 from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
 from hyperllamad.engines import bodies, causes
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
@@ -21,6 +21,12 @@ LAUNCHER = Path(__file__).with_name("launchers") / "llama_server.py"
 PROMPT_CACHE = "1024"  # MiB of old prompts kept in memory; its own default, 8192, is as much as a small machine has
 
 _SAMPLER_LAST = 0xFFFFFFFF  # a seed of this value asks for a random one
+_IGNORED = {  # what it would leave out in silence -> what that is
+    "echo": "repeat the prompt",
+    "min_tokens": "be told a least number of tokens",
+    "stop_token_ids": "be told token ids to stop at",
+}
+_GAP = (("fim_pre", "prefix"), ("fim_suf", "suffix"), ("fim_mid", "middle"))  # a GGUF's newer and older names
 _PHASES = (
     ("loading model", "weights"),
     ("initializing, n_slots", "warming"),
@@ -92,6 +98,7 @@ class LlamaCpp:
     title = "llama.cpp"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    unit_vectors = True
     vital = ""
     version = "2026.10.11549"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
@@ -115,8 +122,9 @@ class LlamaCpp:
         argv += ["--ctx-size", str(settings.context * settings.parallel)]  # the slots share it out evenly
         argv += ["--parallel", str(settings.parallel)]
         argv += ["--jinja", "--metrics"]
-        if model.capabilities == {Capability.EMBEDDING}:
-            argv += ["--embeddings"]
+        if bodies.embeds(model):  # a text is computed in one batch, so a batch must hold the longest
+            longest = str(bodies.context(model, settings))
+            argv += ["--embeddings", "--batch-size", longest, "--ubatch-size", longest]
         env = _system_environment(place) if system else python_engine(home, place)
         if not system:
             argv += ["--cache-ram", PROMPT_CACHE]
@@ -127,12 +135,19 @@ class LlamaCpp:
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
         result = bodies.common(kind, body, model, settings)
+        for name, meaning in _IGNORED.items():
+            if result.pop(name, None):
+                raise UnsupportedError(f"llama.cpp cannot {meaning} (`{name}`)", hint="run the model on vLLM")
         if "repetition_penalty" in result:
             result["repeat_penalty"] = result.pop("repetition_penalty")
         if "seed" in result:
-            result["seed"] = min(int(result["seed"]) & _SAMPLER_LAST, _SAMPLER_LAST - 1)
-        if kind is Kind.COMPLETION and (wanted := result.pop("response_format", None)):
-            result |= _completion_schema(wanted)
+            result["seed"] = min(result["seed"] & _SAMPLER_LAST, _SAMPLER_LAST - 1)
+        if kind is Kind.COMPLETION:
+            return _completion(result, model)
+        if "tools" in result:
+            result |= _called(result, model, settings)
+        if result.get("logprobs"):
+            result["top_logprobs"] = max(result.get("top_logprobs", 0), 1)  # with 0 it gives none at all
         return result
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
@@ -152,16 +167,39 @@ def _system_environment(place: Place) -> dict[str, str]:
     }
 
 
-def _completion_schema(wanted: Any) -> dict[str, Any]:
-    """response_format in the words of llama.cpp's completion route, which has none of that name."""
-    match wanted:
-        case {"type": "json_object"}:
-            return {"json_schema": {"type": "object"}}
-        case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return {"json_schema": schema}
-        case {"type": "text"}:
-            return {}
-    raise UnsupportedError("llama.cpp does not know this response_format", hint="use json_object or json_schema")
+def _completion(body: dict[str, Any], model: Model) -> dict[str, Any]:
+    """The completion route's own words: it knows no response_format, no suffix, and 0 logprobs are none to it."""
+    result = dict(body)
+    if wanted := result.pop("response_format", None):
+        result["json_schema"] = wanted["json_schema"]["schema"] if "json_schema" in wanted else {"type": "object"}
+    if "logprobs" in result:
+        result["logprobs"] = max(result["logprobs"], 1)
+    if suffix := result.pop("suffix", ""):
+        result["prompt"] = _gap(result.get("prompt"), suffix, model)
+    return result
+
+
+def _gap(prompt: object, suffix: str, model: Model) -> list[int | str]:
+    """Token ids and texts in turn, as its own route for filling gaps would put them together."""
+    keys = [[f"tokenizer.ggml.{name}_token_id" for name in names] for names in _GAP]
+    marks = [next((model.info[key] for key in pair if type(model.info.get(key)) is int), None) for pair in keys]
+    if None in marks:
+        raise bodies.no_insert(model)
+    if not isinstance(prompt, str):
+        raise BadRequestError("`suffix` needs a `prompt` that is one text")
+    begin = [model.info["tokenizer.ggml.bos_token_id"]] if model.info.get("tokenizer.ggml.add_bos_token") else []
+    return [*begin, marks[0], prompt, marks[1], suffix, marks[2]]
+
+
+def _called(body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+    """Tools and the choice among them: it can force a call, but not one by name unless there is no other."""
+    if Capability.TOOLS not in model.capabilities and "--chat-template" not in settings.args:
+        raise UnsupportedError(f"{model.name} does not support tools", hint="its chat template does not mention them")
+    choice = body.get("tool_choice", "auto")
+    if isinstance(choice, str):
+        return {}
+    named = [tool for tool in body["tools"] if tool["function"]["name"] == choice["function"]["name"]]
+    return {"tools": named, "tool_choice": "required"}
 
 
 ENGINE = LlamaCpp()

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
-from hyperllamad.engines import bodies, causes
+from hyperllamad.core.models import Format, Kind, Model, Settings
+from hyperllamad.engines import bodies, causes, families
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
 from hyperllamad.engines.causes import Rule
-from hyperllamad.engines.environment import python_engine
+from hyperllamad.engines.environment import check_room_for_sockets, python_engine
+from hyperllamad.engines.families import Ways
 
 LAUNCHER = Path(__file__).with_name("launchers") / "max_uds.py"
 SMALLEST_CONTEXT = 2048  # tokens; from there only doublings, because every new length is compiled anew (a minute)
 MOST_LOGPROBS = 7
+SOCKET_NAME = 42  # bytes it reserves for one under TMPDIR: 18 digits with a suffix of up to 24
 FIXED_SEED = 1  # its seed 0 means a random one
+_LARGEST_SEED = (1 << 63) - 1
 
 _ANY = (
     {"model", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "stream_options"}
@@ -33,7 +36,10 @@ _HONOURED = {
     | {"messages", "tools", "tool_choice", "top_logprobs", "chat_template_kwargs", "reasoning_effort"}
     | {"response_format"},
     Kind.COMPLETION: _ANY | {"prompt"},
+    Kind.EMBED: frozenset({"model", "input"}),  # it always answers with lists of numbers, and counts no tokens
 }
+_EMBEDDERS = frozenset({"BertModel", "MPNetForMaskedLM"})  # Qwen3's encoder compiled for minutes and took 14 GB
+_MEAN = 1  # GGUF's number for it
 _PHASES = (
     ("Initializing model pipeline", "weights"),
     ("Building model graph", "compiling"),
@@ -128,6 +134,7 @@ class Max:
     title = "MAX"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
+    unit_vectors = False  # their length grows with the text's
     vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise
     version = "26.7.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
@@ -143,8 +150,8 @@ class Max:
     def refusal(self, model: Model, home: Home) -> str:
         if model.format not in self.formats:
             return "it reads no GGUF files without a directory of their own"
-        if model.capabilities == {Capability.EMBEDDING}:
-            return "its embeddings are not normalised"
+        if bodies.embeds(model) and (reason := _no_encoder(model)):
+            return reason
         if home.architectures and model.architecture not in home.architectures:
             without_gpu = " without a GPU" if home.device == "cpu" else ""
             return f"version {home.version} does not run the architecture {model.architecture}{without_gpu}"
@@ -159,30 +166,36 @@ class Max:
         argv += ["--devices", "cpu" if cpu else "gpu:0"]
         argv += ["--max-length", str(_compiled_context(model, settings))]
         argv += ["--max-batch-size", str(settings.parallel)]
-        argv += ["--enable-penalties", "--enable-min-tokens"]
-        # On a CPU it computes in float32 or in a few GGUF types; bfloat16 weights are read into float32.
-        argv += ["--quantization-encoding", "float32"] if cpu else ["--enable-structured-output"]
+        argv += _purpose(model, cpu=cpu)
+        if cpu:  # where it computes in float32 or in a few GGUF types; bfloat16 weights are read into float32
+            argv += ["--quantization-encoding", "float32"]
         env = python_engine(home, place) | {
             "MODULAR_CACHE_DIR": f"{place.cache}/modular",
             "MAX_SERVE_METRIC_RECORDING_METHOD": "ASYNCIO",  # metrics on the same socket instead of port 8001
         }
         if not place.host.telemetry:
             env |= {"OTEL_SDK_DISABLED": "true", "MODULAR_TELEMETRY_ENABLED": "false"}
-        return Launch((*argv, *settings.args), env | dict(settings.env), place.cwd)
+        env |= dict(settings.env)
+        check_room_for_sockets(self.title, env, SOCKET_NAME)
+        return Launch((*argv, *settings.args), env, place.cwd)
 
     def phase(self, line: str) -> str:
         return next((phase for text, phase in _PHASES if text in line), "")
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
-        if kind is Kind.EMBED:
-            raise UnsupportedError("MAX's embeddings are not normalised", hint="run the model on vLLM or llama.cpp")
-        _refuse(body, settings)
+        if kind is Kind.EMBED and not bodies.embeds(model):
+            raise bodies.no_embeddings(model)
+        ways = families.find(model)
         result = bodies.common(kind, body, model, settings)
+        _refuse(result, model, settings, ways)
+        result = bodies.thinking(bodies.inserted(result, model, ways), ways)
         result = {key: value for key, value in result.items() if key in _HONOURED[kind]}
-        if result.get("seed") == 0:
-            result["seed"] = FIXED_SEED
-        _check_logprobs(kind, result)
-        _check_ids(result.get("prompt"), model)
+        if "seed" in result:
+            result["seed"] = (result["seed"] & _LARGEST_SEED) or FIXED_SEED
+        if kind is Kind.COMPLETION and "logprobs" in result:
+            result["logprobs"] = max(result["logprobs"], 1)  # 0 would be none at all
+        for name in ("prompt", "input", "stop_token_ids"):
+            _check_ids(result.get(name), model)
         return result
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
@@ -194,31 +207,46 @@ class Max:
         return explanation
 
 
+def _no_encoder(model: Model) -> str:
+    """Why it cannot compute this model's embeddings, in a clause; "" when it can."""
+    if model.architecture not in _EMBEDDERS:
+        return f"it computes no embeddings with the architecture {model.architecture}"
+    pooling = next((n for key, n in model.info.items() if key.endswith(".pooling_type")), _MEAN)
+    return "" if pooling == _MEAN else "it takes the mean of a text's vectors, and this model was trained for another"
+
+
+def _purpose(model: Model, *, cpu: bool) -> list[str]:
+    if bodies.embeds(model):
+        return ["--task", "embeddings_generation", "--pool-embeddings"]
+    sampling = ["--enable-penalties", "--enable-min-tokens"]
+    return sampling if cpu else [*sampling, "--enable-structured-output"]
+
+
 def _compiled_context(model: Model, settings: Settings) -> int:
+    """The length it runs with: never less than clients are told, and a few more tokens harm nobody."""
     length = SMALLEST_CONTEXT
-    while length < settings.context:
+    while length < bodies.context(model, settings):
         length *= 2
     return min(length, model.context_length or length)
 
 
-def _refuse(body: dict[str, Any], settings: Settings) -> None:
+def _refuse(body: dict[str, Any], model: Model, settings: Settings, ways: Ways) -> None:
     """What it would ignore in silence, or die of."""
-    wanted = body.get("response_format") or {"type": "text"}
-    if wanted.get("type") != "text" and settings.device == "cpu":
+    if "response_format" in body and settings.device == "cpu":
         hint = "run the model on vLLM or llama.cpp, or on a GPU"
         raise UnsupportedError("MAX cannot keep to a format without a GPU", hint=hint)
     if body.get("echo"):
         raise UnsupportedError("MAX cannot repeat the prompt (`echo`)")
-    if body.get("n", 1) not in {1, None}:
+    if body.get("n", 1) != 1:
         raise UnsupportedError("MAX gives one answer to a request (`n`)")
     if body.get("logit_bias"):
         raise UnsupportedError("MAX takes no `logit_bias`")
-    if body.get("tool_choice") not in (None, "auto", "none"):  # or a dict that names one
-        raise UnsupportedError("MAX cannot be made to call a tool (`tool_choice`)")
-
-
-def _check_logprobs(kind: Kind, body: dict[str, Any]) -> None:
-    asked = body.get("top_logprobs" if kind is Kind.CHAT else "logprobs") or 0
+    if body.get("tool_choice", "auto") != "auto":
+        raise UnsupportedError("MAX cannot be made to call a tool (`tool_choice`)", hint="run the model on vLLM")
+    if "tools" in body and not ways.max_tools:
+        hint = "run it on llama.cpp or vLLM, which can"
+        raise UnsupportedError(f"MAX cannot read how {model.name} writes tool calls", hint=hint)
+    asked = max(body.get("top_logprobs", 0), int(body.get("logprobs", 0)))
     if asked > MOST_LOGPROBS:
         raise UnsupportedError(f"MAX gives at most {MOST_LOGPROBS} alternatives to a token, not {asked}")
 
@@ -228,12 +256,11 @@ def _check_ids(prompt: object, model: Model) -> None:
     if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], str):
         return
     ids = [token for part in prompt for token in (part if isinstance(part, list) else [part])]
-    size = next((n for key, n in model.info.items() if key.endswith(".vocab_size") and isinstance(n, int)), 0)
+    size = bodies.vocabulary(model)
     if not size:
         raise UnsupportedError("MAX takes prompts as text only for this model", hint="send the text, not token ids")
-    for token in ids:
-        if type(token) is not int or not 0 <= token < size:
-            raise UnsupportedError(f"{token!r} is no token of this model", hint=f"its tokens are 0 to {size - 1}")
+    if (largest := max(ids)) >= size:
+        raise UnsupportedError(f"{largest} is no token of this model", hint=f"its tokens are 0 to {size - 1}")
 
 
 ENGINE = Max()

@@ -11,18 +11,23 @@ from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
 from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
-from hyperllamad.engines import bodies, causes
+from hyperllamad.engines import bodies, causes, families
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
 from hyperllamad.engines.causes import Rule
-from hyperllamad.engines.environment import python_engine
+from hyperllamad.engines.environment import check_room_for_sockets, python_engine
 
 MAX_STOPS = 256  # stop strings in one request; vLLM's own default is 4
 KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody states them
 KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
+SOCKET_NAME = 36  # bytes: a UUID, by which its processes find each other under TMPDIR
 FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
 
 _LARGEST_SEED = (1 << 63) - 1
 _NOT_KNOWN = frozenset({"repeat_last_n", "typical_p"})
+_TELL = (
+    "run it on llama.cpp, which finds out by itself, or add --enable-auto-tool-choice and --tool-call-parser with its"
+    " parser to the model's `args`"
+)
 _PHASES = (
     (r"Starting to load model|Loading safetensors checkpoint shards|Loading weights took", "weights"),
     (r"Start compiling|Dynamo bytecode transform|Compiling a graph", "compiling"),
@@ -118,6 +123,7 @@ class Vllm:
     title = "vLLM"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
+    unit_vectors = True
     vital = r"^VLLM::"  # EngineCore and workers name themselves so
     version = "0.32.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only
@@ -151,40 +157,66 @@ class Vllm:
         argv += ["--model", model.path]
         argv += ["--served-model-name", bodies.served_name(model)]
         argv += ["--uds", place.socket]
-        argv += ["--max-model-len", str(_context(model, settings))]
+        argv += ["--max-model-len", str(bodies.context(model, settings))]
         argv += ["--max-num-seqs", str(settings.parallel)]
         argv += ["--generation-config", "vllm"]  # sampling is ours: no second defaults from the model's files
         argv += ["--enable-prompt-tokens-details", "--enable-per-request-metrics"]
         argv += ["--shutdown-timeout", "0"]
         argv += ["--uvicorn-log-level", "warning"]
-        if model.capabilities == {Capability.EMBEDDING}:
-            argv += ["--runner", "pooling", "--convert", "embed"]
+        argv += _purpose(model, settings)
         if settings.device == "cpu":
             argv += _cpu_arguments(model, settings, place)
         elif settings.kv_cache_bytes:
             argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes)]
-        return Launch((*argv, *settings.args), _environment(settings, home, place), place.cwd)
+        env = _environment(settings, home, place)
+        check_room_for_sockets(self.title, env, SOCKET_NAME)
+        return Launch((*argv, *settings.args), env, place.cwd)
 
     def phase(self, line: str) -> str:
         return next((phase for pattern, phase in _PHASES if re.search(pattern, line)), "")
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        if kind is Kind.EMBED and not bodies.embeds(model):
+            raise bodies.no_embeddings(model)
         result = bodies.without(bodies.common(kind, body, model, settings), _NOT_KNOWN)
         if len(result.get("stop", ())) > MAX_STOPS:
             raise UnsupportedError(f"vLLM takes at most {MAX_STOPS} stop strings", hint="send fewer of them")
         if "seed" in result:
-            result["seed"] = int(result["seed"]) & _LARGEST_SEED
-        if result.get("tools") and not any(a.startswith("--tool-call-parser") for a in settings.args):
-            hint = "add --enable-auto-tool-choice and --tool-call-parser with its parser to the model's `args`"
-            raise UnsupportedError(f"vLLM is not told how {model.name} writes tool calls", hint=hint)
-        return result
+            result["seed"] &= _LARGEST_SEED
+        if "tools" in result and not (_parser(model, "tool-call", settings) or _stated("tool-call", settings)):
+            raise UnsupportedError(f"vLLM is not told how {model.name} writes tool calls", hint=_TELL)
+        ways = families.find(model)
+        return bodies.thinking(bodies.inserted(result, model, ways), ways)
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
         return causes.explain(self.title, _RULES, code, lines, late=(_DIED,))
 
 
-def _context(model: Model, settings: Settings) -> int:
-    return min(settings.context, model.context_length or settings.context)
+def _purpose(model: Model, settings: Settings) -> list[str]:
+    """What the model is run for: vectors, or texts with or without tool calls and reasoning in them."""
+    if bodies.embeds(model):
+        return ["--runner", "pooling", "--convert", "embed"]
+    argv: list[str] = []
+    if parser := _parser(model, "tool-call", settings):
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    if parser := _parser(model, "reasoning", settings):
+        argv += ["--reasoning-parser", parser]
+    return argv
+
+
+def _parser(model: Model, of: str, settings: Settings) -> str:
+    """The parser we name: "" for a model that has no use for one, that no family fits, or whose user names one."""
+    ways = families.find(model)
+    needed, parser = {
+        "tool-call": (Capability.TOOLS, ways.vllm_tools),
+        "reasoning": (Capability.THINKING, ways.vllm_reasoning),
+    }[of]
+    return parser if needed in model.capabilities and not _stated(of, settings) else ""
+
+
+def _stated(of: str, settings: Settings) -> bool:
+    """Whether the user's own arguments name the parser."""
+    return any(argument.partition("=")[0] == f"--{of}-parser" for argument in settings.args)
 
 
 def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
@@ -204,7 +236,7 @@ def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
     width = info.get("attention.key_length") or 128
     if not (isinstance(layers, int) and isinstance(heads, int) and layers and heads):
         return KV_UNKNOWN
-    sequence = 2 * layers * heads * width * (2 if place.host.bfloat16 else 4) * _context(model, settings)
+    sequence = 2 * layers * heads * width * (2 if place.host.bfloat16 else 4) * bodies.context(model, settings)
     wanted = min(max(sequence * settings.parallel, KV_LEAST), KV_MOST)
     return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
 

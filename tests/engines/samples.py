@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hyperllamad.core.models import Capability, Format, Model, Settings
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Home, Host, Place
@@ -39,9 +41,40 @@ DIRECTORY = Model(
     info=GGUF.info,
 )
 
+BERT = dataclasses.replace(
+    DIRECTORY,
+    architecture="BertModel",
+    family="bert",
+    context_length=256,
+    capabilities=frozenset({Capability.EMBEDDING}),
+    info={"bert.pooling_type": 1, "bert.vocab_size": 30522, "bert.block_count": 6}
+    | {"bert.attention.head_count_kv": 12, "bert.attention.key_length": 32},
+)
+HERMES = "{{ tools }}<tool_call>{{ enable_thinking }}</think>"  # what a template is known by
+FIM = {"tokenizer.ggml.fim_pre_token_id": 7, "tokenizer.ggml.suffix_token_id": 8, "tokenizer.ggml.fim_mid_token_id": 9}
+
 
 def model_for(engine: str) -> Model:
     return GGUF if engine == "llama_cpp" else DIRECTORY
+
+
+def encoder_for(engine: str) -> Model:
+    """A model that gives embeddings."""
+    return dataclasses.replace(GGUF, capabilities=BERT.capabilities) if engine == "llama_cpp" else BERT
+
+
+def caller_for(engine: str) -> Model:
+    """A model that calls tools, reasons and fills gaps."""
+    able = {Capability.COMPLETION, Capability.TOOLS, Capability.THINKING, Capability.INSERT}
+    model = model_for(engine)
+    architecture = model.architecture if engine == "llama_cpp" else "Qwen3ForCausalLM"
+    return dataclasses.replace(
+        model,
+        architecture=architecture,
+        capabilities=frozenset(able),
+        chat_template=HERMES,
+        info={**model.info, **(FIM if engine == "llama_cpp" else {})},
+    )
 
 
 def home(engine: str, variant: str = "cpu", version: str = "1.0", architectures: tuple[str, ...] = ()) -> Home:

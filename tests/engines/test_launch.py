@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad.core.models import Capability, Model, Settings
+from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.core.models import Capability, Kind, Model, Settings
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Home, Host, Launch, Place
 from tests.engines import samples
@@ -17,12 +18,7 @@ from tests.engines import samples
 GOLDEN = Path(__file__).with_name("golden")
 OLD_CPU = samples.place(Host(cpus=tuple(range(16))))
 ALLOWED = samples.place(Host(cpus=(0, 1), telemetry=True, hub_access=True))
-EMBEDDING = frozenset({Capability.EMBEDDING})
 EXTRA = {"args": ("--last", "word"), "env": (("TMPDIR", "/elsewhere"),)}
-
-
-def embedding(engine: str) -> Model:
-    return dataclasses.replace(samples.model_for(engine), capabilities=EMBEDDING)
 
 
 CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
@@ -42,13 +38,24 @@ CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
         samples.home("vllm", "cuda"),
         samples.place(),
     ),
-    "vllm-embedding": (embedding("vllm"), samples.settings("vllm"), samples.home("vllm"), samples.place()),
-    "llama_cpp-embedding": (
-        embedding("llama_cpp"),
-        samples.settings("llama_cpp"),
-        samples.home("llama_cpp"),
-        samples.place(),
-    ),
+    **{
+        f"{engine}-embedding": (
+            samples.encoder_for(engine),
+            samples.settings(engine),
+            samples.home(engine),
+            samples.place(),
+        )
+        for engine in base.NAMES
+    },
+    **{
+        f"{engine}-tools": (
+            samples.caller_for(engine),
+            samples.settings(engine),
+            samples.home(engine),
+            samples.place(),
+        )
+        for engine in base.NAMES
+    },
     **{
         f"{engine}-allowed": (
             samples.model_for(engine),
@@ -140,3 +147,45 @@ def test_only_the_engines_of_the_list_are_loaded() -> None:
     assert [base.load(name).name for name in base.NAMES] == list(base.NAMES)
     with pytest.raises(KeyError):
         base.load("ollama")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "max"])
+def test_no_engine_runs_less_than_clients_are_told(engine: str) -> None:
+    model = dataclasses.replace(samples.DIRECTORY, context_length=512)
+    settings = samples.settings(engine, context=9000)
+    launch = base.load(engine).launch(model, settings, samples.home(engine), samples.place())
+    assert "512" in launch.argv
+    assert base.load(engine).body(Kind.CHAT, {"max_tokens": 9000}, model, settings)["max_tokens"] == 512
+
+
+@pytest.mark.parametrize(("able", "flags"), [
+    ({Capability.TOOLS}, ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]),
+    ({Capability.THINKING}, ["--reasoning-parser", "qwen3"]),
+    (set(), []),
+])  # fmt: skip
+def test_parsers_are_named_for_what_the_model_can_do(able: set[Capability], flags: list[str]) -> None:
+    model = dataclasses.replace(samples.caller_for("vllm"), capabilities=frozenset(able | {Capability.COMPLETION}))
+    launch = base.load("vllm").launch(model, samples.settings("vllm"), samples.home("vllm"), samples.place())
+    told = [word for word in launch.argv if "parser" in word or "tool" in word or word in {"hermes", "qwen3"}]
+    assert told == flags
+
+
+def test_a_parser_of_the_user_s_is_not_named_twice() -> None:
+    settings = samples.settings("vllm", args=("--tool-call-parser=mistral", "--reasoning-parser", "mistral"))
+    launch = base.load("vllm").launch(samples.caller_for("vllm"), settings, samples.home("vllm"), samples.place())
+    assert [word for word in launch.argv if "parser" in word] == ["--tool-call-parser=mistral", "--reasoning-parser"]
+
+
+@pytest.mark.parametrize(("engine", "room"), [("vllm", 70), ("max", 64)])
+def test_a_long_runtime_directory_is_named_before_the_engine_is_started(engine: str, room: int) -> None:
+    def launch(tmp: str, **changes: object) -> Launch:
+        place = dataclasses.replace(samples.place(), tmp=tmp)
+        settings = samples.settings(engine, **changes)
+        return base.load(engine).launch(samples.DIRECTORY, settings, samples.home(engine), place)
+
+    longest = "/" + "é" * ((room - 1) // 2) + "x" * ((room - 1) % 2)
+    assert len(longest.encode()) == room
+    assert launch(longest).env["TMPDIR"] == longest
+    with pytest.raises(LoadFailedError, match=r"by 1 bytes: .*paths.runtime"):
+        launch(longest + "x")
+    assert launch(longest + "x", env=(("TMPDIR", "/t"),)).env["TMPDIR"] == "/t"  # where the user says so, that counts

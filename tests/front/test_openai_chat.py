@@ -462,8 +462,10 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     (
         {"reasoning_effort": "zzz"},
         400,
-        'invalid reasoning value: "zzz" '
-        '(must be "minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none")',
+        (
+            'invalid reasoning value: "zzz" '
+            '(must be "minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none")'
+        ),
     ),
     ({"reasoning_effort": "high"}, 400, '"m" does not support thinking'),
     ({"tools": [TOOL]}, 400, "registry.ollama.ai/library/m:latest does not support tools"),

@@ -56,10 +56,10 @@ async def test_models(house: OpenHouse) -> None:
         }
 
 
-async def test_no_models(house: OpenHouse) -> None:
+async def test_no_models(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ollama says null, over which every client that loops falls (case 104)."""
-    async with house(NOTHING, models=(fakes.model("m"),)) as h:
-        h.catalog.clear()
+    monkeypatch.setattr(fakes.FakeCatalog, "list", lambda _: ())
+    async with house(NOTHING) as h:
         assert (await h.client.get("/v1/models")).body == b'{"object":"list","data":[]}\n'
 
 

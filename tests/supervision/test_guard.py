@@ -130,7 +130,9 @@ def test_the_engine_inherits_nothing_of_the_guard(guarded: Any) -> None:
     )
     printed = guard.process.stdout.read().split()
     ignored = int(printed[printed.index("SigIgn:") + 1], 16)
-    assert ignored & ~(1 << signal.SIGPIPE - 1) == 0, "an ignored signal would make an engine deaf"
+    # Python cannot touch the two that the C library keeps for itself (32 and 33); those are as the parent had them.
+    ours = sum(1 << number - 1 for number in signal.valid_signals() - {signal.SIGPIPE})
+    assert ignored & ours == 0, "an ignored signal would make an engine deaf"
     assert int(printed[printed.index("SigBlk:") + 1], 16) == 0
     assert "['0', '1', '2', '3']" in " ".join(printed)  # 3 is the listing itself
 
