@@ -22,8 +22,10 @@ from hyperllamad.front import (
 from hyperllamad.front.anthropic_replies import MessageReply
 from hyperllamad.front.anthropic_requests import MESSAGES, MessagesRequest
 from hyperllamad.front.chat_body import Chat
+from hyperllamad.front.chat_turn import Answer
 from hyperllamad.front.ports import Services, Upstream
 
+Body = dict[str, Any]
 JSON = "application/json"
 
 
@@ -42,25 +44,32 @@ class AnthropicRoutes:
 
     async def message(self) -> Response:
         asked, chat = await compat_body.receive(MESSAGES, _with_chat)
-        upstream, body = await self._begin(asked, chat)
-        found = await answers.ask(upstream, Kind.CHAT, [body])
-        if asked.stream:
-            response = await event_stream.stream(found, MessageReply(asked.model, _estimate(chat)))
-            response.headers["Cache-Control"] = "no-cache"
-            return response
-        (gathered,), tokens = await event_stream.gather(found, 1)
-        whole = MessageReply(asked.model).whole(gathered, found.finish_reason(0), tokens)
-        return replies.json(whole, content_type=JSON)
+
+        async def answer(upstream: Upstream, body: Body) -> Response:
+            found = await answers.ask(upstream, Kind.CHAT, [body])
+            reply = MessageReply(asked.model, _estimate(chat))
+            if asked.stream:
+                response = await event_stream.stream(found, reply)
+                response.headers["Cache-Control"] = "no-cache"
+                return response
+            (gathered,), tokens = await event_stream.gather(found, 1)
+            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+
+        return await self._run(asked, chat, answer)
 
     async def count_tokens(self) -> Response:
         asked, chat = await compat_body.receive(MESSAGES, _to_count)
-        upstream, body = await self._begin(asked, chat)
-        return replies.json(gojson.encode({"input_tokens": await _count(upstream, body)}) + b"\n", content_type=JSON)
 
-    async def _begin(self, asked: MessagesRequest, chat: Chat) -> tuple[Upstream, dict[str, Any]]:
+        async def answer(upstream: Upstream, body: Body) -> Response:
+            counted = gojson.encode({"input_tokens": await _count(upstream, body)})
+            return replies.json(counted + b"\n", content_type=JSON)
+
+        return await self._run(asked, chat, answer)
+
+    async def _run(self, asked: MessagesRequest, chat: Chat, answer: Answer) -> Response:
         model = finding.find(self._services.catalog, asked.model)
         chat = anthropic_chats.for_model(chat, model)
-        return await chat_turn.begin(self._services, asked.model, chat, keep_alive=asked.keep_alive)
+        return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
 
 
 def _with_chat(request: MessagesRequest) -> tuple[MessagesRequest, Chat]:
@@ -71,7 +80,7 @@ def _to_count(request: MessagesRequest) -> tuple[MessagesRequest, Chat]:
     return request, anthropic_chats.to_count(request)
 
 
-async def _count(upstream: Upstream, body: dict[str, Any]) -> int:
+async def _count(upstream: Upstream, body: Body) -> int:
     """From the engine's tokenizer; an engine without that route is asked for one token, and says what it read."""
     if (ids := await rendering.prompt_ids(upstream, body)) is not None:
         return len(ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, UnsupportedError
@@ -24,6 +26,7 @@ from hyperllamad.front.openai_requests import CHAT, COMPLETION, ChatRequest, Com
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 
+Body = dict[str, Any]
 JSON = "application/json"  # Ollama names no charset on these routes
 
 
@@ -44,42 +47,52 @@ class OpenAIRoutes:
         asked, chat = await compat_body.receive(CHAT, _with_chat)
         if not asked.model:
             raise BadRequestError("model is required")
-        upstream, body = await chat_turn.begin(self._services, asked.model, chat, keep_alive=asked.keep_alive)
-        reply = ChatReply(asked.model, answers=asked.n or 1, usage=asked.stream_options.include_usage)
-        if asked.debug_render_only:
-            return await _rendered(upstream, body, reply)
-        return await _answer(upstream, Kind.CHAT, openai_chats.bodies(body, asked.n), reply, stream=asked.stream)
+
+        async def answer(upstream: Upstream, body: Body) -> Response:
+            reply = ChatReply(asked.model, answers=asked.n or 1, usage=asked.stream_options.include_usage)
+            if asked.debug_render_only:
+                return await _rendered(upstream, body, reply)
+            return await _answer(upstream, Kind.CHAT, openai_chats.bodies(body, asked.n), reply, stream=asked.stream)
+
+        return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
 
     async def completion(self) -> Response:
         asked, chat = await compat_body.receive(COMPLETION, _with_completion)
         if not asked.model:
             raise ModelNotFoundError("")
-        reply = CompletionReply(asked.model, answers=asked.n or 1, usage=asked.stream_options.include_usage)
         if not asked.prompt:
-            return await self._load(asked, reply)
+            return await self._load(asked)
         if asked.suffix:
-            return await self._fill_in(asked, chat, reply)
-        upstream, body = await chat_turn.begin(
-            self._services, asked.model, chat, keep_alive=asked.keep_alive, verb="generate"
-        )
-        return await _answer(upstream, Kind.CHAT, openai_chats.bodies(body, asked.n), reply, stream=asked.stream)
+            return await self._fill_in(asked, chat)
 
-    async def _load(self, asked: CompletionRequest, reply: CompletionReply) -> Response:
+        async def answer(upstream: Upstream, body: Body) -> Response:
+            bodies = openai_chats.bodies(body, asked.n)
+            return await _answer(upstream, Kind.CHAT, bodies, _reply(asked), stream=asked.stream)
+
+        return await chat_turn.run(
+            self._services, asked.model, chat, answer, keep_alive=asked.keep_alive, verb="generate"
+        )
+
+    async def _load(self, asked: CompletionRequest) -> Response:
         await relay.lease(self._services, self._generating(asked), asked.keep_alive)
+        reply = _reply(asked)
         if asked.stream:
             return Response(reply.loaded_stream(), content_type="text/event-stream")
         return replies.json(reply.loaded(), content_type=JSON)
 
-    async def _fill_in(self, asked: CompletionRequest, chat: Chat, reply: CompletionReply) -> Response:
+    async def _fill_in(self, asked: CompletionRequest, chat: Chat) -> Response:
         """What stands between the prompt and the suffix: no template is laid around these."""
         model = self._generating(asked)
         if Capability.INSERT not in model.capabilities:
             raise UnsupportedError(f"{model.name.full} does not support insert")
-        upstream = await relay.lease(self._services, model, asked.keep_alive)
-        record().inference = True
-        body = openai_chats.fill_in(asked, chat, model, upstream.settings.context) | STREAMING
-        bodies = openai_chats.bodies(body, asked.n)
-        return await _answer(upstream, Kind.COMPLETION, bodies, reply, stream=asked.stream)
+
+        async def serve(upstream: Upstream) -> Response:
+            record().inference = True
+            body = openai_chats.fill_in(asked, chat, model, upstream.settings.context) | STREAMING
+            bodies = openai_chats.bodies(body, asked.n)
+            return await _answer(upstream, Kind.COMPLETION, bodies, _reply(asked), stream=asked.stream)
+
+        return await relay.with_engine(self._services, model, asked.keep_alive, serve)
 
     def _generating(self, asked: CompletionRequest) -> Model:
         model = finding.find(self._services.catalog, asked.model)
@@ -97,9 +110,11 @@ def _with_completion(request: CompletionRequest) -> tuple[CompletionRequest, Cha
     return request, openai_chats.of_completion(request)
 
 
-async def _answer(
-    upstream: Upstream, kind: Kind, bodies: list[dict[str, object]], reply: Reply, *, stream: bool
-) -> Response:
+def _reply(asked: CompletionRequest) -> CompletionReply:
+    return CompletionReply(asked.model, answers=asked.n or 1, usage=asked.stream_options.include_usage)
+
+
+async def _answer(upstream: Upstream, kind: Kind, bodies: list[Body], reply: Reply, *, stream: bool) -> Response:
     found = await answers.ask(upstream, kind, bodies)
     if stream:
         return await event_stream.stream(found, reply)
@@ -108,7 +123,7 @@ async def _answer(
     return replies.json(reply.whole(gathered, reasons, tokens), content_type=JSON)
 
 
-async def _rendered(upstream: Upstream, body: dict[str, object], reply: ChatReply) -> Response:
+async def _rendered(upstream: Upstream, body: Body, reply: ChatReply) -> Response:
     """The prompt as the model would see it, instead of an answer."""
     if (text := await rendering.template(upstream, body)) is None:
         raise UnsupportedError(f"{upstream.engine.title} does not show the rendered prompt")

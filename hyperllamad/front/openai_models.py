@@ -11,8 +11,9 @@ from quart import Blueprint, Response
 from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, UnsupportedError
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front import compat_body, embedding, finding, gojson, openai_errors, relay, replies
+from hyperllamad.front.embedding import Embedded
 from hyperllamad.front.openai_requests import EMBEDDING, EmbeddingRequest
-from hyperllamad.front.ports import Services
+from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 
 JSON = "application/json"
@@ -50,9 +51,12 @@ class OpenAIModelRoutes:
         if Capability.EMBEDDING not in model.capabilities:
             hint = "ask a model that has the capability embedding"
             raise UnsupportedError(f'"{asked.model}" does not support embeddings', hint=hint)
-        upstream = await relay.lease(self._services, model, asked.keep_alive)
         record().inference = True
-        found = await embedding.embed(upstream, texts, dimensions=asked.dimensions)
+
+        async def embed(upstream: Upstream) -> Embedded:
+            return await embedding.embed(upstream, texts, dimensions=asked.dimensions)
+
+        found = await relay.with_engine(self._services, model, asked.keep_alive, embed)
         record().prompt_tokens = found.prompt_tokens
         shown = _as_base64 if asked.encoding_format == "base64" else _as_numbers
         items = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError
@@ -10,7 +12,7 @@ from hyperllamad.front import answers, chat_turn, compat_body, event_stream, fin
 from hyperllamad.front import responses_requests as requests
 from hyperllamad.front.answers import Gathered, Tokens
 from hyperllamad.front.chat_body import Chat
-from hyperllamad.front.ports import Services
+from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 from hyperllamad.front.responses_replies import ResponsesReply
 from hyperllamad.front.responses_requests import RESPONSES, ResponsesRequest
@@ -34,23 +36,26 @@ class ResponsesRoutes:
         asked, chat = await compat_body.receive(RESPONSES, _with_chat)
         if not asked.model:
             raise BadRequestError("model is required")
-        reply = ResponsesReply(asked)
         if asked.input is None:
-            return await self._load(asked, reply)
-        upstream, body = await chat_turn.begin(self._services, asked.model, chat, keep_alive=asked.keep_alive)
-        found = await answers.ask(upstream, Kind.CHAT, [body])
-        if asked.stream:
-            response = await event_stream.stream(found, reply)
-            response.headers["Cache-Control"] = "no-cache"
-            return response
-        (gathered,), tokens = await event_stream.gather(found, 1)
-        return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+            return await self._load(asked)
 
-    async def _load(self, asked: ResponsesRequest, reply: ResponsesReply) -> Response:
+        async def answer(upstream: Upstream, body: dict[str, Any]) -> Response:
+            reply, found = ResponsesReply(asked), await answers.ask(upstream, Kind.CHAT, [body])
+            if asked.stream:
+                response = await event_stream.stream(found, reply)
+                response.headers["Cache-Control"] = "no-cache"
+                return response
+            (gathered,), tokens = await event_stream.gather(found, 1)
+            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+
+        return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
+
+    async def _load(self, asked: ResponsesRequest) -> Response:
         """Nothing to answer: the model is loaded, and the answer is empty."""
         model = finding.find(self._services.catalog, asked.model)
         record().model = model.name.short
         await relay.lease(self._services, model, asked.keep_alive)
+        reply = ResponsesReply(asked)
         if asked.stream:
             return Response(
                 reply.begin() + reply.finish(0, "stop") + reply.end(Tokens()), content_type="text/event-stream"
