@@ -31,7 +31,10 @@ from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
+from hyperllamad.front.ports import Services
+from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.library import Library
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.telemetry import Metrics, Notifier, fields
 
@@ -66,6 +69,7 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
 async def _serve(config: Config, front: list[socket.socket], admin: socket.socket, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
+    library = Library(config, shortnames.load(config.paths.config))
     supervisor = Supervisor(config, homes)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
@@ -74,7 +78,8 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
     async with anyio.create_task_group() as root:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
-        front_app = create_front(catalog, supervisor, config, metrics, __version__)
+        await root.start(library.run)
+        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__))
         async with _door(create_control(rooms), [admin]), _door(front_app, front):
             notifier.ready()
             notifier.status(f"serving {url}")

@@ -118,13 +118,19 @@ def _limit(body: Body, most: int) -> None:
 
 
 def _tools(body: Body) -> None:
-    """Tools that may not be called are left out, and so is a choice among none; raises BadRequestError."""
-    choice = body.get("tool_choice", "auto")
-    names = {tool["function"]["name"] for tool in body.get("tools") or ()}
-    if isinstance(choice, dict) and choice["function"]["name"] not in names:
-        raise BadRequestError(f"`tool_choice` names {choice['function']['name']}, which is not among the `tools`")
-    if choice == "required" and not names:
+    """Tools that may not be called are left out, and so is a choice among none; raises BadRequestError.
+
+    A tool by name becomes a call that must be made with no other tool to choose, because llama.cpp knows no names.
+    """
+    choice, tools = body.get("tool_choice", "auto"), body.get("tools") or []
+    if isinstance(choice, dict):
+        wanted = choice["function"]["name"]
+        tools = [tool for tool in tools if tool["function"]["name"] == wanted]
+        if not tools:
+            raise BadRequestError(f"`tool_choice` names {wanted}, which is not among the `tools`")
+        body |= {"tools": tools, "tool_choice": "required"}
+    if choice == "required" and not tools:
         raise BadRequestError("`tool_choice` asks for a call, and there are no `tools`")
-    if choice == "none" or not names:
+    if choice == "none" or not tools:
         for name in ("tools", "tool_choice", "parallel_tool_calls"):
             body.pop(name, None)

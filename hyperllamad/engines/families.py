@@ -50,10 +50,16 @@ class Ways:
     insert: str = ""
 
 
-@functools.lru_cache(maxsize=256)
 def find(model: Model) -> Ways:
     """Each thing from the first family that fits and states it; raises ConfigError when the table cannot be read."""
-    fitting = [family for family in table() if _fits(family, model)]
+    # Every name there is of a model, since a user may call it what they like.
+    names = f"{model.name} {model.parent} {model.info.get('general.basename', '')}"
+    return _find(model.architecture, names, model.chat_template)
+
+
+@functools.lru_cache(maxsize=256)
+def _find(architecture: str, names: str, template: str) -> Ways:
+    fitting = [family for family in table() if _fits(family, architecture, names, template)]
     return Ways(*(_first(fitting, field) for field in Ways.__slots__))
 
 
@@ -92,17 +98,12 @@ def _check(family: Family) -> None:
         raise ValueError(f"`insert` of {family.name} must hold {{prefix}} and {{suffix}} once each")
 
 
-def _fits(family: Family, model: Model) -> bool:
-    if family.architectures and model.architecture not in family.architectures:
+def _fits(family: Family, architecture: str, names: str, template: str) -> bool:
+    if family.architectures and architecture not in family.architectures:
         return False
-    if family.names and not re.search(family.names, _names(model), re.IGNORECASE):
+    if family.names and not re.search(family.names, names, re.IGNORECASE):
         return False
-    return all(text in model.chat_template for text in family.template)
-
-
-def _names(model: Model) -> str:
-    """Every name there is of a model, since a user may call it what they like."""
-    return f"{model.name} {model.parent} {model.info.get('general.basename', '')}"
+    return all(text in template for text in family.template)
 
 
 def _first(families: Sequence[Family], field: str) -> str:

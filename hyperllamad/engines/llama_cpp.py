@@ -144,8 +144,9 @@ class LlamaCpp:
             result["seed"] = min(result["seed"] & _SAMPLER_LAST, _SAMPLER_LAST - 1)
         if kind is Kind.COMPLETION:
             return _completion(result, model)
-        if "tools" in result:
-            result |= _called(result, model, settings)
+        if "tools" in result and not (Capability.TOOLS in model.capabilities or "--chat-template" in settings.args):
+            hint = "its chat template does not mention them"
+            raise UnsupportedError(f"{model.name} does not support tools", hint=hint)
         if result.get("logprobs"):
             result["top_logprobs"] = max(result.get("top_logprobs", 0), 1)  # with 0 it gives none at all
         return result
@@ -189,17 +190,6 @@ def _gap(prompt: object, suffix: str, model: Model) -> list[int | str]:
         raise BadRequestError("`suffix` needs a `prompt` that is one text")
     begin = [model.info["tokenizer.ggml.bos_token_id"]] if model.info.get("tokenizer.ggml.add_bos_token") else []
     return [*begin, marks[0], prompt, marks[1], suffix, marks[2]]
-
-
-def _called(body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
-    """Tools and the choice among them: it can force a call, but not one by name unless there is no other."""
-    if Capability.TOOLS not in model.capabilities and "--chat-template" not in settings.args:
-        raise UnsupportedError(f"{model.name} does not support tools", hint="its chat template does not mention them")
-    choice = body.get("tool_choice", "auto")
-    if isinstance(choice, str):
-        return {}
-    named = [tool for tool in body["tools"] if tool["function"]["name"] == choice["function"]["name"]]
-    return {"tools": named, "tool_choice": "required"}
 
 
 ENGINE = LlamaCpp()

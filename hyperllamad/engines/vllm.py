@@ -185,11 +185,23 @@ class Vllm:
             result["seed"] &= _LARGEST_SEED
         if "tools" in result and not (_parser(model, "tool-call", settings) or _stated("tool-call", settings)):
             raise UnsupportedError(f"vLLM is not told how {model.name} writes tool calls", hint=_TELL)
+        if result.get("tool_choice") == "required":
+            result["tools"] = [_strict(tool) for tool in result["tools"]]
         ways = families.find(model)
         return bodies.thinking(bodies.inserted(result, model, ways), ways)
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
         return causes.explain(self.title, _RULES, code, lines, late=(_DIED,))
+
+
+def _strict(tool: dict[str, Any]) -> dict[str, Any]:
+    """The tool with its parameters' schema enforced, which vLLM otherwise takes as advice even for a call it forces."""
+    return tool | {"function": {"strict": True, **tool["function"]}}
+
+
+def _bfloat16(model: Model, place: Place) -> bool:
+    """Not for encoders: they are small, and their vectors are compared with those of other engines."""
+    return place.host.bfloat16 and not bodies.embeds(model)
 
 
 def _purpose(model: Model, settings: Settings) -> list[str]:
@@ -223,7 +235,7 @@ def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
     argv = [
         "--enforce-eager"
     ]  # its compile cache cannot be read back on a CPU, so compiling would cost a minute a start
-    argv += ["--dtype", "bfloat16" if place.host.bfloat16 else "float32"]
+    argv += ["--dtype", "bfloat16" if _bfloat16(model, place) else "float32"]
     argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes or _kv_bytes(model, settings, place))]
     return argv
 
@@ -236,7 +248,7 @@ def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
     width = info.get("attention.key_length") or 128
     if not (isinstance(layers, int) and isinstance(heads, int) and layers and heads):
         return KV_UNKNOWN
-    sequence = 2 * layers * heads * width * (2 if place.host.bfloat16 else 4) * bodies.context(model, settings)
+    sequence = 2 * layers * heads * width * (2 if _bfloat16(model, place) else 4) * bodies.context(model, settings)
     wanted = min(max(sequence * settings.parallel, KV_LEAST), KV_MOST)
     return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
 

@@ -73,8 +73,10 @@ def _think(request: MessagesRequest) -> Think:
 def _tool_choice(choice: dict[str, Any]) -> Any:
     """In OpenAI's form."""
     wanted = choice.get("type")
-    if wanted is None or wanted in _CHOICES:
-        return _CHOICES.get(wanted or "")
+    if wanted is None:
+        return None
+    if isinstance(wanted, str) and wanted in _CHOICES:
+        return _CHOICES[wanted]
     if wanted == "tool" and isinstance(choice.get("name"), str):
         return {"type": "function", "function": {"name": choice["name"]}}
     raise BadRequestError("tool_choice must be of type auto, any, none, or tool with a name")

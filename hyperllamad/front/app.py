@@ -12,44 +12,46 @@ from typing import cast
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
-from hyperllamad.config import Config
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.front import replies
+from hyperllamad.front import replies, upload
 from hyperllamad.front.anthropic import AnthropicRoutes
 from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
 from hyperllamad.front.hosts import HostCheck, is_loopback
 from hyperllamad.front.meta import MetaRoutes
 from hyperllamad.front.ollama import OllamaRoutes
+from hyperllamad.front.ollama_account import OllamaAccountRoutes
+from hyperllamad.front.ollama_embed import OllamaEmbedRoutes
 from hyperllamad.front.ollama_models import OllamaModelRoutes
+from hyperllamad.front.ollama_store import OllamaStoreRoutes
 from hyperllamad.front.openai import OpenAIRoutes
 from hyperllamad.front.openai_models import OpenAIModelRoutes
-from hyperllamad.front.ports import Catalog, Services, Supervisor
+from hyperllamad.front.ports import Services
 from hyperllamad.front.request_scope import RequestScope, record
 from hyperllamad.front.responses import ResponsesRoutes
 from hyperllamad.front.routing import Routes
-from hyperllamad.telemetry import Metrics
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024 * 1024  # bytes; a chat with many images fits, a mistake does not fill the memory
 
 
-def create_app(catalog: Catalog, supervisor: Supervisor, config: Config, metrics: Metrics, version: str) -> App:
-    """The ASGI app for port 11434; `version` is ours."""
-    services = Services(catalog, supervisor, config, metrics, version)
+def create_app(services: Services) -> App:
+    """The ASGI app for port 11434."""
+    config = services.config
     app = quart_app(services)
     routes = Routes(app)
     inner = cast("App", app)
     if is_loopback(config.server.address[0]):
         inner = HostCheck(inner, routes.allow_header)
-    return RequestScope(Cors(inner, Origins(config.server.origins), routes.allow_header), metrics)
+    return RequestScope(Cors(inner, Origins(config.server.origins), routes.allow_header), services.metrics)
 
 
 def quart_app(services: Services) -> Quart:
     """Only the routes, for tests that need Quart itself."""
     app = Quart("hyperllamad", static_folder=None)
     Routes.install(app)
+    app.asgi_http_class = upload.Connection
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.config["BODY_TIMEOUT"] = None  # see body.receive
     app.config["RESPONSE_TIMEOUT"] = None  # an answer may stream for hours
@@ -73,6 +75,9 @@ def quart_app(services: Services) -> Quart:
         MetaRoutes,
         OllamaRoutes,
         OllamaModelRoutes,
+        OllamaStoreRoutes,
+        OllamaEmbedRoutes,
+        OllamaAccountRoutes,
         OpenAIRoutes,
         OpenAIModelRoutes,
         ResponsesRoutes,

@@ -29,7 +29,7 @@ class Chat:
     messages: list[Message]
     options: Mapping[str, Any] = field(default_factory=dict)
     think: Think = None
-    tools: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)  # OpenAI's form; each a function with a name
     tool_choice: Any = None  # OpenAI's form; None = the model decides
     parallel_tool_calls: bool | None = None
     response_format: Mapping[str, Any] | None = None
@@ -86,7 +86,7 @@ def _tools(chat: Chat) -> dict[str, Any]:
         body["tool_choice"] = choice
     elif isinstance(choice, dict):
         name = choice["function"]["name"]
-        chosen = [tool for tool in tools if (tool.get("function") or {}).get("name") == name]
+        chosen = [tool for tool in tools if tool["function"]["name"] == name]
         if not chosen:
             raise BadRequestError(f"tool_choice names {name!r}, which is not among the tools")
         body |= {"tools": chosen, "tool_choice": "required"}

@@ -81,17 +81,18 @@ def number(value: Any, reading: Reading) -> float | None:
 
 
 def objects(go_type: str, item: str) -> Callable[[Any, Reading], list[dict[str, Any]]]:
-    """A list of objects that are kept as they are."""
+    """A list of objects that are kept as they are; null stands for none."""
 
     def read_objects(value: Any, reading: Reading) -> list[dict[str, Any]]:
         if not isinstance(value, list):
             reading.mismatch(value, go_type)
             return []
-        for each in value:
+        kept = [each for each in value if each is not None]
+        for each in kept:
             if not isinstance(each, dict):
                 reading.mismatch(each, item)
                 return []
-        return value
+        return kept
 
     return read_objects
 

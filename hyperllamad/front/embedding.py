@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hyperllamad.core.errors import BadRequestError, EngineRefusedError
 from hyperllamad.core.models import Kind
-from hyperllamad.front import relay
+from hyperllamad.front import relay, rendering
 from hyperllamad.front.ports import Upstream
 from hyperllamad.front.request_scope import held
+
+MARKS = 2  # tokens that a model may put around a text
 
 
 class _Item(msgspec.Struct):
@@ -52,6 +55,33 @@ async def embed(upstream: Upstream, texts: Sequence[str], *, dimensions: int = 0
     if len(items) != len(texts):
         raise relay.EngineFaultError(f"{upstream.engine.title} gave {len(items)} vectors for {len(texts)} texts")
     return Embedded([_of_length_1(item.embedding, dimensions) for item in items], reply.usage.prompt_tokens)
+
+
+async def embed_fitting(
+    upstream: Upstream, texts: Sequence[str], *, dimensions: int = 0, truncate: bool = True
+) -> Embedded:
+    """Like `embed`, but texts that are too long are cut at their end, or refused if they may not be (BadRequestError).
+
+    Tokens are only counted once the engine has refused, so that texts that fit cost nothing.
+    """
+    try:
+        return await embed(upstream, texts, dimensions=dimensions)
+    except EngineRefusedError:
+        shorter = [await _shortened(upstream, text) for text in texts]
+        if shorter == list(texts):
+            raise
+    if not truncate:
+        raise BadRequestError("the input length exceeds the context length")
+    return await embed(upstream, shorter, dimensions=dimensions)
+
+
+async def _shortened(upstream: Upstream, text: str) -> str:
+    """As much of the beginning as the model can take; all of it where the engine cannot count tokens."""
+    room = upstream.settings.context - MARKS
+    while (ids := await rendering.text_ids(upstream, text)) and len(ids) > room:
+        # By characters: token ids would lose what the model puts around a text.  A few rounds are enough.
+        text = text[: min(len(text) - 1, len(text) * room // len(ids))]
+    return text
 
 
 def _of_length_1(vector: list[float], dimensions: int) -> list[float]:

@@ -19,6 +19,13 @@ class CloudDisabledError(HyperLlamaError):
         super().__init__(f"ollama cloud is disabled: {what}")
 
 
+class NotFoundError(HyperLlamaError):
+    """Something is not here, in the words that a route has for it."""
+
+    code = "model_not_found"
+    status = 404
+
+
 def find(catalog: Catalog, text: str, *, remote: str = REMOTE_MODEL) -> Model:
     """The model a client means by `text`; raises InvalidNameError, ModelNotFoundError, CloudDisabledError.
 

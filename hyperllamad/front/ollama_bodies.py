@@ -31,8 +31,8 @@ class BadFormatError(HyperLlamaError):
 
 def chat(request: ChatRequest, model: Model, options: Mapping[str, Any], context: int) -> dict[str, Any]:
     """The body for /v1/chat/completions; raises BadFormatError."""
-    messages = list(request.messages)
-    if model.system and messages[0].role != "system":
+    messages = [*_begun(model), *request.messages]
+    if model.system and request.messages[0].role != "system":
         messages.insert(0, Message(role="system", content=model.system))
     body = _base(request, model, options, ollama_options.max_tokens(options, context, zero=1))
     body["messages"] = _messages(messages)
@@ -43,7 +43,8 @@ def chat(request: ChatRequest, model: Model, options: Mapping[str, Any], context
 
 def generate(request: GenerateRequest, model: Model, options: Mapping[str, Any], context: int) -> dict[str, Any]:
     """The body for a prompt that the model's chat template is laid around; raises BadFormatError."""
-    messages = [Message(role="user", content=request.prompt, images=request.images)]
+    begun = [] if request.context else _begun(model)
+    messages = [*begun, Message(role="user", content=request.prompt, images=request.images)]
     if system := request.system or model.system:
         messages.insert(0, Message(role="system", content=system))
     body = _base(request, model, options, ollama_options.max_tokens(options, context, zero=1))
@@ -101,6 +102,11 @@ def _response_format(given: Any) -> dict[str, Any] | None:
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def _begun(model: Model) -> list[Message]:
+    """The conversation that the model comes with."""
+    return [Message(role=turn.role, content=turn.content) for turn in model.messages]
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

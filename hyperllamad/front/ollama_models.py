@@ -51,7 +51,7 @@ class OllamaModelRoutes:
 
     def _ps_item(self, row: Row, now: float) -> wire.PsItem:
         try:
-            details = _details(self._services.catalog.resolve(row.name))
+            details = _details(self._services.catalog.resolve(row.name), parent=False)
         except HyperLlamaError:  # deleted since it was loaded; it stays until its time is over
             details = _NO_DETAILS
         return wire.PsItem(
@@ -83,9 +83,9 @@ class OllamaModelRoutes:
         return replies.json(_show(model, asked, info, tensors).encode())
 
 
-def _details(model: Model, *, lengths: bool = False) -> wire.Details:
+def _details(model: Model, *, lengths: bool = False, parent: bool = True) -> wire.Details:
     return wire.Details(
-        parent_model="",
+        parent_model=model.parent if parent else "",
         format=model.format.value,
         family=model.family,
         families=[model.family] if model.family else [],
@@ -138,7 +138,7 @@ def _read_files(model: Model, verbose: bool) -> tuple[Mapping[str, Any], list[wi
 
 
 def _show(model: Model, asked: ShowRequest, info: Mapping[str, Any], tensors: list[wire.Tensor]) -> wire.ShowReply:
-    system, template = asked.system or model.system, asked.template or model.chat_template
+    system, template = asked.system or model.system, asked.template or model.template or model.chat_template
     parameters = {**model.parameters, **asked.options}
     return wire.ShowReply(
         license=model.license,
@@ -147,6 +147,7 @@ def _show(model: Model, asked: ShowRequest, info: Mapping[str, Any], tensors: li
         template=template,
         system=system,
         details=_details(model),
+        messages=[wire.Message(role=turn.role, content=turn.content) for turn in model.messages],
         model_info=gojson.plain(info),
         tensors=tensors,
         capabilities=_capabilities(model),
@@ -204,11 +205,16 @@ def _modelfile(model: Model, template: str, system: str, parameters: Mapping[str
         f"FROM {model.path}",
     ]
     if template:
-        lines.append(f'TEMPLATE """{template}"""' if "\n" in template or '"' in template else f"TEMPLATE {template}")
+        lines.append(f"TEMPLATE {_quoted(template)}")
     if system:
-        lines.append(f'SYSTEM """{system}"""' if "\n" in system or '"' in system else f"SYSTEM {system}")
+        lines.append(f"SYSTEM {_quoted(system)}")
     for name, value in _each(parameters):
         lines.append(f"PARAMETER {name} {_go(value) if not isinstance(value, str) else value}")
+    lines += [f"MESSAGE {turn.role} {_quoted(turn.content)}" for turn in model.messages]
     if model.license:
         lines.append(f'LICENSE """{model.license}"""')
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return f'"""{text}"""' if "\n" in text or '"' in text else text

@@ -177,7 +177,7 @@ _TOOL_CALL = Shape(
     },
 )
 
-_MESSAGE = Shape(
+MESSAGE = Shape(
     "Alias",  # what Ollama's own UnmarshalJSON of a message decodes into
     Message,
     {
@@ -211,7 +211,7 @@ CHAT = Shape(
     ChatRequest,
     {
         **_ASKED,
-        "messages": listing("[]api.Message", own_parser(_MESSAGE)),
+        "messages": listing("[]api.Message", own_parser(MESSAGE)),
         "tools": listing("api.Tools", tool),
     },
 )

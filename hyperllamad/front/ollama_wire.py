@@ -157,6 +157,7 @@ class ShowReply(_Reply, kw_only=True):
     template: str = ""
     system: str = ""
     details: Details
+    messages: list[Message] = []
     model_info: dict[str, Any]
     tensors: list[Tensor] = []
     capabilities: list[str] = []

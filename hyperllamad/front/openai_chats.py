@@ -40,7 +40,7 @@ def of_chat(request: ChatRequest) -> Chat:
         messages=messages(request.messages),
         options=options(request, limit, _chat_stops(request.stop)),
         think=think(request.reasoning.get("effort") or request.reasoning_effort),
-        tools=request.tools,
+        tools=functions(request.tools),
         tool_choice=tool_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
         response_format=_response_format(request.response_format),
@@ -137,6 +137,15 @@ def think(effort: str) -> Think:
         *most, last = (f'"{level}"' for level in ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none"))
         raise BadRequestError(f"invalid reasoning value: {shown} (must be {', '.join(most)}, or {last})")
     return _EFFORTS[effort]
+
+
+def functions(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools, when each is a function with a name; what else is said of them is the engine's to read."""
+    for tool in tools:
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRequestError("each of the tools must be a function with a name")
+    return tools
 
 
 def tool_choice(choice: Any) -> Any:

@@ -12,6 +12,7 @@ from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, Unsuppo
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front import compat_body, embedding, finding, gojson, openai_errors, relay, replies
 from hyperllamad.front.embedding import Embedded
+from hyperllamad.front.finding import NotFoundError
 from hyperllamad.front.openai_requests import EMBEDDING, EmbeddingRequest
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
@@ -46,15 +47,14 @@ class OpenAIModelRoutes:
         asked, texts = await compat_body.receive(EMBEDDING, _with_texts)
         if not asked.model:
             raise ModelNotFoundError("")
-        model = finding.find(self._services.catalog, asked.model)
-        record().model = model.name.short
+        model = self._embedding(asked)
         if Capability.EMBEDDING not in model.capabilities:
             hint = "ask a model that has the capability embedding"
             raise UnsupportedError(f'"{asked.model}" does not support embeddings', hint=hint)
         record().inference = True
 
         async def embed(upstream: Upstream) -> Embedded:
-            return await embedding.embed(upstream, texts, dimensions=asked.dimensions)
+            return await embedding.embed_fitting(upstream, texts, dimensions=asked.dimensions)
 
         found = await relay.with_engine(self._services, model, asked.keep_alive, embed)
         record().prompt_tokens = found.prompt_tokens
@@ -65,6 +65,14 @@ class OpenAIModelRoutes:
         ]
         usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
         return _reply({"object": "list", "data": items, "model": asked.model, "usage": usage})
+
+    def _embedding(self, asked: EmbeddingRequest) -> Model:
+        try:
+            model = finding.find(self._services.catalog, asked.model)
+        except ModelNotFoundError:
+            raise NotFoundError(f'model "{asked.model}" not found, try pulling it first') from None
+        record().model = model.name.short
+        return model
 
 
 def _reply(data: dict[str, Any]) -> Response:

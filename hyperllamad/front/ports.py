@@ -1,7 +1,7 @@
 """What the front needs of the rooms below it, as types: the daemon hands in the real ones, tests their fakes.
 
 Nothing here does anything.  The owners of the real things are supervision (Supervisor, Lease, Upstream, Row) and
-store (Catalog).
+store (Catalog, and Library, which is small enough to be itself in tests).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hyperllamad.config import Config
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model, Settings
 from hyperllamad.engines.base import Engine
+from hyperllamad.store.library import Library
 from hyperllamad.telemetry import Metrics
 
 
@@ -121,6 +122,7 @@ class Services:
 
     catalog: Catalog
     supervisor: Supervisor
+    library: Library
     config: Config
     metrics: Metrics
     version: str  # ours, not Ollama's

@@ -97,7 +97,7 @@ def chat(request: ResponsesRequest) -> Chat:
         messages=messages,
         options={name: value for name, value in said.items() if value is not None},
         think=openai_chats.think(request.reasoning.get("effort", "")),
-        tools=responses_items.tools(request.tools),
+        tools=openai_chats.functions(responses_items.tools(request.tools)),
         tool_choice=openai_chats.tool_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
         response_format=openai_chats.json_schema(wanted) if wanted.get("type") == "json_schema" else None,

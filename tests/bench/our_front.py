@@ -13,6 +13,9 @@ import msgspec
 
 from hyperllamad import config, listen, telemetry
 from hyperllamad.front.app import create_app
+from hyperllamad.front.ports import Services
+from hyperllamad.store.library import Library
+from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.supervision.upstream import Upstream
 from tests.front.fake_supervisor import FakeCatalog, FakeEngine, FakeSupervisor, FakeUpstream, model
 
@@ -24,7 +27,8 @@ async def main(engine_socket: str, port: int) -> None:
     fake.session = Upstream(fake.engine, bench, fake.settings, engine_socket).session
     settings = config.load(Path("/nonexistent"), {"HOME": "/nonexistent"})
     settings = msgspec.structs.replace(settings, server=config.Server(host=f"127.0.0.1:{port}"))
-    app = create_app(FakeCatalog(bench), FakeSupervisor(fake), settings, telemetry.Metrics(), "0")
+    library = Library(settings, ShortNames(()))
+    app = create_app(Services(FakeCatalog(bench), FakeSupervisor(fake), library, settings, telemetry.Metrics(), "0"))
     await listen.serve(app, listen.open_tcp("127.0.0.1", port), stop=anyio.Event().wait, grace=1)
 
 

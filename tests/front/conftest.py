@@ -20,6 +20,9 @@ from hyperllamad import listen
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front.app import create_app
 from hyperllamad.front.asgi import App, Receive, Scope, Send
+from hyperllamad.front.ports import Catalog, Services
+from hyperllamad.store.library import Library
+from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.telemetry import Metrics
 from tests.front import fake_supervisor as fakes
 from tests.front import scripted_engine
@@ -51,6 +54,14 @@ class House:
         await wait_until(lambda: self.supervisor.open == 0)
 
 
+@dataclass
+class Store:
+    """Models on a disk and what changes them."""
+
+    catalog: Catalog
+    library: Library
+
+
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
 
@@ -62,9 +73,13 @@ async def open_house(
     engine: fakes.FakeEngine | None = None,
     models: tuple[Model, ...] = MODELS,
     wire: bool = True,
+    store: Store | None = None,
     **server: Any,
 ) -> AsyncIterator[House]:
-    """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server]."""
+    """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server].
+
+    `store` takes the place of `models`, which lie on no disk, and of a library without any.
+    """
     async with AsyncExitStack() as held:
         scripted = await held.enter_async_context(scripted_engine.running(script, where / "engine"))
         upstream = fakes.FakeUpstream(where / "engine", models[0], engine or fakes.FakeEngine())
@@ -73,10 +88,24 @@ async def open_house(
         config = configuration.load(where, environ={"HOME": str(where)})
         config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **server))
         metrics = Metrics()
-        app = create_app(fakes.FakeCatalog(*models), supervisor, config, metrics, "1.2.3")
+        if store is None:
+            config.paths.models.mkdir(parents=True, exist_ok=True)
+            store = Store(fakes.FakeCatalog(*models), Library(config, ShortNames(())))
+        await held.enter_async_context(_running(store.library))
+        app = create_app(Services(store.catalog, supervisor, store.library, config, metrics, "1.2.3"))
         sock = listen.open_unix(where / "front")
         await held.enter_async_context(_served(app if wire else _without_wire(app), sock))
         yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front")
+
+
+@asynccontextmanager
+async def _running(library: Library) -> AsyncIterator[None]:
+    running = asyncio.create_task(library.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @asynccontextmanager

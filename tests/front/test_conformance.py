@@ -1,51 +1,30 @@
-"""Every recorded case whose route stands, in the order of the recording, against the app over a scripted engine."""
+"""Every recorded case, in the order of the recording, against the app over a scripted engine."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyperllamad import config as configuration
+from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.library import Library
+from hyperllamad.store.shortnames import ShortNames
 from tests.conformance import facts
 from tests.front import fake_supervisor as fakes
-from tests.front.conftest import House, OpenHouse
+from tests.front.conftest import House, OpenHouse, Store
 from tests.front.scripted_engine import Answer, Asked, Stream, Whole, events, recording
-
-# Case id, or the part before the slash -> why it is not run yet.
-LATER = {
-    "embed": "embeddings are a later issue",
-    "copy": "changing the store is a later issue",
-    "delete": "changing the store is a later issue",
-    "create": "changing the store is a later issue",
-    "blob": "changing the store is a later issue",
-    "body/object-embed": "embeddings are a later issue",
-    "body/empty-embeddings": "embeddings are a later issue",
-    "body/object-pull": "pulling is a later issue",
-    "body/empty-create": "changing the store is a later issue",
-    "body/object-create": "changing the store is a later issue",
-    "body/empty-delete": "changing the store is a later issue",
-    "body/object-delete": "changing the store is a later issue",
-    "body/empty-copy": "changing the store is a later issue",
-    "body/object-copy": "changing the store is a later issue",
-    "name/unknown-embed": "embeddings are a later issue",
-    "name/unknown-copy": "changing the store is a later issue",
-    "name/unknown-delete": "changing the store is a later issue",
-    "name/invalid-pull": "pulling is a later issue",
-    "name/invalid-copy": "changing the store is a later issue",
-    "name/invalid-delete": "changing the store is a later issue",
-}
+from tests.store.files import small_gguf
 
 # Case id -> what differs from Ollama on purpose, as a path into the facts (docs/compatibility.md says why).
 BETTER = {
     "openai/models": "body.1.data.1.context_length",
     "openai/model": "body.1.context_length",
 }
-
-
-def later(case: str) -> str:
-    return LATER.get(case) or LATER.get(case.partition("/")[0], "")
 
 
 def engine(asked: Asked) -> Answer:
@@ -83,13 +62,25 @@ async def ask(h: House, case: dict[str, Any]) -> dict[str, Any]:
     return facts.facts(reply.status, first, reply.body)
 
 
-async def test_the_recorded_cases(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_store(root: Path) -> Store:
+    """The model `m` on a disk, and the blob that the recorded server had already."""
+    config = configuration.load(root, environ={"HOME": str(root)})
+    models = config.paths.models
+    (models / "m@latest").mkdir(parents=True)
+    (models / "m@latest" / "m.gguf").write_bytes(small_gguf())
+    (models / ".blobs").mkdir()
+    (models / ".blobs" / f"sha256-{hashlib.sha256(b'hello').hexdigest()}").write_bytes(b"hello")
+    return Store(Catalog(config.paths, config.models, config.model), Library(config, ShortNames(())))
+
+
+async def test_the_recorded_cases(house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")  # as the recording was made: a zone that is told from UTC
     time.tzset()
-    cases = [case for case in facts.cases() if not later(case["id"])]
+    cases = facts.cases()
     recorded = facts.golden()
     found: dict[str, list[str]] = {}
-    async with house(engine, engine=fakes.FakeEngine(apply_template="/apply-template", tokenize="/tokenize")) as h:
+    can = fakes.FakeEngine(apply_template="/apply-template", tokenize="/tokenize")
+    async with house(engine, engine=can, store=small_store(tmp_path)) as h:
         for case in cases:
             ignored = [*case.get("ignore", []), *filter(None, [BETTER.get(case["id"])])]
             wanted = facts.without(recorded[case["id"]] | case.get("expect", {}), ignored)
@@ -99,14 +90,7 @@ async def test_the_recorded_cases(house: OpenHouse, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     time.tzset()
     assert found == {}
-    assert len(cases) == 82
-
-
-def test_what_is_left_for_later_is_known() -> None:
-    names = {case["id"] for case in facts.cases()}
-    rooms = {name.partition("/")[0] for name in names}
-    assert LATER.keys() <= names | rooms
-    assert {name for name in names if later(name)} | {name for name in names if not later(name)} == names
+    assert len(cases) == 111
 
 
 def test_the_comparison_finds_differences() -> None:

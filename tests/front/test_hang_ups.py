@@ -19,6 +19,9 @@ from hypercorn.config import Config
 
 from hyperllamad import config as configuration
 from hyperllamad.front.app import create_app
+from hyperllamad.front.ports import Services
+from hyperllamad.store.library import Library
+from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.telemetry import Metrics
 from tests.front import fake_supervisor as fakes
 from tests.front import scripted_engine
@@ -110,7 +113,8 @@ async def test_rude_clients_under_hypercorns_own_server(tmp_path: Path) -> None:
         engine = await held.enter_async_context(scripted_engine.running(endless, tmp_path / "engine"))
         supervisor = fakes.FakeSupervisor(fakes.FakeUpstream(tmp_path / "engine", model, fakes.FakeEngine()))
         held.push_async_callback(supervisor.upstream.session.close)
-        app = create_app(fakes.FakeCatalog(model), supervisor, config, Metrics(), "1")
+        library = Library(config, ShortNames(()))
+        app = create_app(Services(fakes.FakeCatalog(model), supervisor, library, config, Metrics(), "1"))
         serving = asyncio.create_task(serve(app, server, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
         held.push_async_callback(asyncio.wait, {serving})
         held.callback(stop.set)

@@ -479,6 +479,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
         400,
         "tool_choice names 'clock', which is not among the tools",
     ),
+    ({"model": "mt", "tools": [{"type": "function"}]}, 400, "each of the tools must be a function with a name"),
     ({"logit_bias": {"x": 1}}, 400, "logit_bias must give token ids a number between -100 and 100"),
     ({"_debug_render_only": True}, 400, "Scripted does not show the rendered prompt"),
 ]
@@ -560,6 +561,24 @@ async def test_fails_before_the_first_token(house: OpenHouse, answer: Any, statu
             reply = await h.client.post(CHAT, asked)
             assert (reply.status, reply.json()["error"]["message"]) == (status, text)
         assert h.supervisor.open == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 2}])
+async def test_an_engine_that_dies_unheard_is_replaced(house: OpenHouse, fields: dict[str, Any]) -> None:
+    """Nobody has seen anything of the first answer, so a second one is as good."""
+    deaths = iter([True])
+
+    def script(_: Asked) -> Whole | Stream:
+        if next(deaths, False):
+            h.supervisor.upstream.die("killed")
+            return Whole(500, b"")
+        return Stream(short_chat("a"))
+
+    async with house(script) as h:
+        reply = await h.client.post(CHAT, ASK | fields)
+        assert reply.status == 200
+        assert "a" in reply.text
+        assert (h.supervisor.taken, h.supervisor.open) == (2, 0)
 
 
 async def test_the_client_leaves(house: OpenHouse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import struct
 from dataclasses import replace
@@ -100,6 +101,23 @@ async def test_dimensions(house: OpenHouse) -> None:
         assert len((await h.client.post(PATH, ASK | {"dimensions": 9})).json()["data"][0]["embedding"]) == 3
 
 
+async def test_a_text_that_is_too_long_is_cut(house: OpenHouse) -> None:
+    """As Ollama does; a token is a word here, and the context holds 2048."""
+
+    def script(asked: Asked) -> Whole:
+        if asked.path == "/tokenize":
+            return Whole(200, json.dumps({"tokens": [1] * len(asked.body["content"].split())}).encode())
+        if any(len(text.split()) > 2046 for text in asked.body["input"]):
+            return Whole(400, b'{"error":{"message":"too long"}}')
+        return vectors(asked)
+
+    async with house(script, engine=fakes.FakeEngine(tokenize="/tokenize")) as h:
+        reply = await h.client.post(PATH, ASK | {"input": ["a " * 5000, "b"]})
+        assert (reply.status, len(reply.json()["data"])) == (200, 2)
+        cut, kept = h.engine.asked[-1].body["input"]
+        assert (2000 < len(cut.split()) <= 2046, kept) == (True, "b")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "text"),
     [
@@ -113,7 +131,7 @@ async def test_dimensions(house: OpenHouse) -> None:
             "Invalid value for 'encoding_format' = x. Supported values: ['float', 'base64'].",
         ),
         ({"model": ""}, 404, "model '' not found"),
-        ({"model": "nope"}, 404, "model 'nope' not found"),
+        ({"model": "nope"}, 404, 'model "nope" not found, try pulling it first'),
         ({"model": "m"}, 400, '"m" does not support embeddings (ask a model that has the capability embedding)'),
     ],
 )

@@ -1,0 +1,123 @@
+"""What clients send to the native routes that change the store: one Struct and one `Shape` for each request.
+
+Field names and types are Ollama's (api/types.go).  What has no meaning here is not read: `insecure`, `username` and
+`password` of a pull, and of a create `renderer`, `parser`, `requires` and `info`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hyperllamad.core.errors import BadRequestError, UnsupportedError
+from hyperllamad.core.models import Message as Turn
+from hyperllamad.front.body import Reader, Reading, Shape, anything, boolean, listing, mapping, own_parser, string
+from hyperllamad.front.ollama_requests import MESSAGE, Message
+from hyperllamad.store.variants import Wanted
+
+
+class NamedRequest(msgspec.Struct, kw_only=True):
+    """A request about one model: DELETE /api/delete, POST /api/pull, POST /api/push."""
+
+    model: str = ""
+    name: str = ""
+    stream: bool = True
+
+    @property
+    def asked_model(self) -> str:
+        """The name as the client wrote it."""
+        return self.model or self.name
+
+
+class CopyRequest(msgspec.Struct, kw_only=True):
+    """POST /api/copy."""
+
+    source: str = ""
+    destination: str = ""
+
+
+class CreateRequest(NamedRequest, kw_only=True):
+    """POST /api/create; `files` and `adapters` are relative path -> digest of a blob."""
+
+    from_: str = ""
+    files: dict[str, str] = {}
+    adapters: dict[str, str] = {}
+    draft_files: dict[str, str] = {}
+    quantize: str = ""
+    quantization: str = ""
+    template: str = ""
+    system: str = ""
+    license: Any = None
+    parameters: dict[str, Any] = {}
+    messages: list[Message] = []
+    remote_host: str = ""
+
+    def wanted(self) -> Wanted:
+        """What the store is asked for; raises BadRequestError, UnsupportedError."""
+        if self.draft_files:
+            hint = "leave `draft_files` out"
+            raise UnsupportedError("draft models are not supported: no engine here is given one", hint=hint)
+        if self.remote_host:
+            raise UnsupportedError("remote models are not supported: models run here only", hint="leave it out")
+        return Wanted(
+            name=self.asked_model,
+            base=self.from_,
+            files=self.files,
+            adapters=self.adapters,
+            quantize=self.quantize or self.quantization,
+            system=self.system,
+            template=self.template,
+            license=_texts(self.license),
+            parameters=self.parameters,
+            messages=[Turn(message.role, message.content) for message in self.messages],
+        )
+
+
+def _texts(value: Any) -> Sequence[str]:
+    """A text, a list of texts, or nothing."""
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(text, str) for text in found):
+        raise BadRequestError("license must be a string or a list of strings")
+    return [text for text in found if text]
+
+
+def _digests(value: Any, reading: Reading) -> dict[str, str]:
+    if not isinstance(value, dict):
+        reading.mismatch(value, "map[string]string")
+        return {}
+    return {path: string(digest, reading) for path, digest in value.items()}
+
+
+_NAMED: dict[str, Reader] = {"model": string, "name": string, "stream": boolean}
+
+DELETE = Shape("DeleteRequest", NamedRequest, {"model": string, "name": string})
+PULL = Shape("PullRequest", NamedRequest, _NAMED)
+PUSH = Shape("PushRequest", NamedRequest, _NAMED)
+COPY = Shape("CopyRequest", CopyRequest, {"source": string, "destination": string})
+
+
+def _create(**fields: Any) -> CreateRequest:
+    return CreateRequest(from_=fields.pop("from", ""), **fields)  # `from` is a word of Python's
+
+
+CREATE = Shape(
+    "CreateRequest",
+    _create,
+    {
+        **_NAMED,
+        "from": string,
+        "files": _digests,
+        "adapters": _digests,
+        "draft_files": _digests,
+        "quantize": string,
+        "quantization": string,
+        "template": string,
+        "system": string,
+        "license": anything,
+        "parameters": mapping,
+        "messages": listing("[]api.Message", own_parser(MESSAGE)),
+        "remote_host": string,
+    },
+)

@@ -1,0 +1,56 @@
+"""Bodies too large for memory: they come piece by piece, and no faster than their reader takes them.
+
+Quart collects a body as fast as the client sends it; here the connection waits instead, and with it the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from hypercorn.typing import ASGIReceiveCallable, HTTPScope
+from quart import Quart, Request, request
+from quart.asgi import ASGIHTTPConnection
+from werkzeug.exceptions import RequestTimeout
+
+PATIENCE = 300  # seconds for each piece to arrive
+PREFIX = "/api/blobs/"  # the routes that are served so, by POST
+
+_UPLOAD = "hyperllama.upload"
+
+
+class Connection(ASGIHTTPConnection):
+    """Quart's own, except for uploads: put in place with `Quart.asgi_http_class`."""
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._pieces: asyncio.Queue[bytes] | None = None
+        if scope["method"] == "POST" and scope["path"].startswith(PREFIX):
+            self._pieces = asyncio.Queue(1)
+            cast("dict[str, Any]", scope)[_UPLOAD] = self._pieces
+
+    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
+        """Quart ends the request when this returns: at the client's leaving, not at the end of the body."""
+        if self._pieces is None:
+            return await super().handle_messages(request, receive)
+        while (message := await receive())["type"] == "http.request":
+            if piece := message["body"]:
+                await self._pieces.put(piece)
+            if not message["more_body"]:
+                await self._pieces.put(b"")
+        return None
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    """The body of the current request, which must be an upload; raises RequestTimeout when nothing comes for long."""
+    queue = cast("asyncio.Queue[bytes]", cast("dict[str, Any]", request.scope)[_UPLOAD])
+    while True:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                piece = await queue.get()
+        except TimeoutError:
+            raise RequestTimeout from None
+        if not piece:
+            return
+        yield piece
