@@ -66,8 +66,6 @@ def models_at_once(config: Config) -> int:
 
 
 def _context(model: Model, general: int) -> int:
-    """A context stated for this model is taken as it is; a general one only as far as the model was trained for."""
-    if model.context:
-        return model.context
-    wanted = general or DEFAULT_CONTEXT
+    """What is stated for the model, else in general, but never beyond what the model was trained for (as in Ollama)."""
+    wanted = model.context or general or DEFAULT_CONTEXT
     return min(wanted, model.context_length) if model.context_length else wanted

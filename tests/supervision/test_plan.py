@@ -37,7 +37,7 @@ def with_models(config: Config, **values: Any) -> Config:
         ((0, 16384, 131072), 16384),
         ((0, 16384, 8192), 8192),  # a general wish must not break a small model
         ((0, 16384, 0), 16384),
-        ((65536, 16384, 8192), 65536),  # said of this very model: taken at its word
+        ((65536, 16384, 8192), 8192),  # engines refuse more, and `ps` must show what runs
         ((512, 16384, 8192), 512),
     ],
 )
