@@ -119,6 +119,19 @@ def _add_models(tree: _Tree) -> None:
     )
     show = tree.add("show", protocol.Show, commands.show, examples=["show smollm2:135m", "show smollm2:135m --json"])
     show.add_argument("model", metavar="MODEL")
+    pull = tree.add(
+        "pull",
+        protocol.Pull,
+        commands.pull,
+        quiet=silent,
+        examples=["pull qwen3:8b", "pull hf.co/Qwen/Qwen3-8B-GGUF:Q4_K_M"],
+    )
+    pull.add_argument("model", metavar="MODEL")
+    remove = tree.add("rm", protocol.Remove, commands.remove, quiet=silent, examples=["rm qwen3:8b"])
+    remove.add_argument("model", metavar="MODEL")
+    copy = tree.add("cp", protocol.Copy, commands.copy, quiet=silent, examples=["cp qwen3:8b mine"])
+    copy.add_argument("source", metavar="SOURCE")
+    copy.add_argument("destination", metavar="NAME")
     tree.add("status", protocol.Status, commands.status, examples=["status", "status --json"])
     logs = tree.add("logs", protocol.Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
     logs.add_argument("model", metavar="MODEL")

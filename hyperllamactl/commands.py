@@ -18,6 +18,7 @@ from hyperllamactl.client import Client
 from hyperllamactl.protocol import (
     Change,
     Command,
+    Copy,
     Done,
     EngineInstall,
     EngineList,
@@ -33,6 +34,8 @@ from hyperllamactl.protocol import (
     Models,
     Progress,
     Ps,
+    Pull,
+    Remove,
     Reply,
     Show,
     Status,
@@ -117,6 +120,18 @@ def show(session: Session, args: argparse.Namespace) -> None:
 def status(session: Session, args: argparse.Namespace) -> None:  # noqa: ARG001  the shape all subcommands share
     reply = session.client.call(Status(), StatusReport)
     session.reply(reply, render.status(reply, session.now, session.paint))
+
+
+def pull(session: Session, args: argparse.Namespace) -> None:
+    session.follow(Pull(model=args.model), _nothing)
+
+
+def remove(session: Session, args: argparse.Namespace) -> None:
+    session.follow(Remove(model=args.model), _nothing)
+
+
+def copy(session: Session, args: argparse.Namespace) -> None:
+    session.follow(Copy(source=args.source, destination=args.destination), _nothing)
 
 
 def load(session: Session, args: argparse.Namespace) -> None:

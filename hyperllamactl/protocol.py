@@ -210,6 +210,34 @@ class Show(Command):
     model: str
 
 
+class Pull(Command):
+    """Fetch a model from a hub, or what is missing of it."""
+
+    role = Role.ADMIN
+    streams = True
+
+    model: str  # hf.co/org/repo[:variant], org/repo, or a short name such as qwen3:8b
+
+
+class Remove(Command):
+    """Remove a model from the store; a running copy stays until it is unloaded."""
+
+    role = Role.ADMIN
+    streams = True
+
+    model: str
+
+
+class Copy(Command):
+    """Give a model a second name; no weights are copied."""
+
+    role = Role.ADMIN
+    streams = True
+
+    source: str
+    destination: str
+
+
 class Load(Command):
     """Load a model and wait until it is ready."""
 
@@ -282,6 +310,9 @@ COMMANDS: dict[str, type[Command]] = {
     "ps": Ps,
     "list": List,
     "show": Show,
+    "pull": Pull,
+    "rm": Remove,
+    "cp": Copy,
     "load": Load,
     "unload": Unload,
     "logs": Logs,

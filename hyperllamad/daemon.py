@@ -74,7 +74,15 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = _shown_url(front[0])
-    rooms = Rooms(config=config, supervisor=supervisor, catalog=catalog, homes=homes, started_at=time.time(), url=url)
+    rooms = Rooms(
+        config=config,
+        supervisor=supervisor,
+        catalog=catalog,
+        library=library,
+        homes=homes,
+        started_at=time.time(),
+        url=url,
+    )
     async with anyio.create_task_group() as root:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)

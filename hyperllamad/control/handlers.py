@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperllamactl import __version__, protocol
 from hyperllamactl.protocol import Command, Progress, Reply
-from hyperllamad.control import engines, views
+from hyperllamad.control import engines, store, views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.errors import NotLoadedError
 from hyperllamad.control.reporting import Reporter, wait_reporting
@@ -177,6 +177,9 @@ AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply]] = {
     protocol.EngineList: engines.list_engines,
 }
 STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]] = {
+    protocol.Pull: store.pull,
+    protocol.Remove: store.remove,
+    protocol.Copy: store.copy,
     protocol.Load: load,
     protocol.Unload: unload,
     protocol.Logs: logs,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hyperllamad.config import Config
 from hyperllamad.engines.homes import Homes
 from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.library import Library
 from hyperllamad.supervision.supervisor import Supervisor
 
 
@@ -17,6 +18,7 @@ class Rooms:
     config: Config
     supervisor: Supervisor
     catalog: Catalog
+    library: Library
     homes: Homes
     started_at: float  # Unix time
     url: str  # of the API

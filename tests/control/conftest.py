@@ -20,6 +20,8 @@ from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.engines.homes import Homes
 from hyperllamad.listen import Peer
+from hyperllamad.store.library import Library
+from hyperllamad.store.shortnames import ShortNames
 from tests.control.fakes import FakeCatalog, FakeSupervisor, model
 
 SMOL, QWEN = model(), model("qwen3:8b", digest="cd" * 32)
@@ -84,6 +86,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         config=settings,
         supervisor=cast("Any", supervisor),
         catalog=cast("Any", FakeCatalog(SMOL, QWEN)),
+        library=Library(settings, ShortNames(())),
         homes=homes,
         started_at=1.0,
         url="http://127.0.0.1:11434",
@@ -105,7 +108,10 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             await listen.serve(introduced, [sock], stop=stop.wait, grace=5, task_status=task_status)
 
         await tasks.start(run)
-        yield knocked
+        async with anyio.create_task_group() as downloads:
+            await downloads.start(rooms.library.run)
+            yield knocked
+            downloads.cancel_scope.cancel()
         supervisor.close()
         stop.set()
 

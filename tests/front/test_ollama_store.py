@@ -84,7 +84,7 @@ async def test_copy_and_delete(open_house: Opened) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "error"),
     [
-        ((("POST", "copy", {"source": "M", "destination": "bad name"}), 400, 'destination "bad name" is invalid'),
+        (("POST", "copy", {"source": "M", "destination": "bad name"}), 400, 'destination "bad name" is invalid'),
         (("POST", "copy", {"source": "no", "destination": "n"}), 404, 'model "no" not found'),
         (("DELETE", "delete", {"model": "a b"}), 400, 'name "a b" is invalid'),
         (("DELETE", "delete", {"name": "no"}), 404, "model 'no' not found"),
@@ -268,7 +268,7 @@ async def test_a_pull_ends_with_its_last_client(open_house: Opened, hub: Hub, st
     data = small_gguf()
     hub.put("org/repo", {"x-Q4_0.gguf": data})
     gate = hub.gates["org/repo/x-Q4_0.gguf"] = hub.gates["x-Q4_0.gguf"] = Semaphore(0)
-    flights = store.library._pulls._flights  # noqa: SLF001  # whether one flies is not to be seen otherwise
+    flights = store.library._pulls._flights  # whether one flies is not to be seen otherwise
     async with open_house as h:
         async with h.client.exchange("POST", "/api/pull", {"model": NAME}) as one:
             await one.event()
@@ -280,6 +280,23 @@ async def test_a_pull_ends_with_its_last_client(open_house: Opened, hub: Hub, st
         for _ in range(1000):
             gate.release()
         assert (await h.client.post("/api/pull", {"model": NAME})).lines()[-1] == {"status": "success"}
+
+
+async def test_a_create_that_pulls_ends_with_its_client(open_house: Opened, hub: Hub, store: Store) -> None:
+    hub.put("org/repo", {"x-Q4_0.gguf": small_gguf()})
+    gate = hub.gates["org/repo/x-Q4_0.gguf"] = hub.gates["x-Q4_0.gguf"] = Semaphore(0)
+    flights = store.library._pulls._flights
+    body = {"model": "n", "from": NAME, "system": "S"}
+    async with open_house as h:
+        async with h.client.exchange("POST", "/api/create", body) as exchange:
+            await exchange.event()
+            assert b"pulling manifest" in await exchange.data()
+            assert len(flights) == 1
+        await wait_until(lambda: not flights)
+        for _ in range(1000):
+            gate.release()
+        assert (await h.client.post("/api/create", body)).lines()[-1] == {"status": "success"}
+        assert await names(h) == ["hf.co/org/repo:latest", "m:latest", "n:latest"]
 
 
 async def test_push_is_refused(open_house: Opened) -> None:
