@@ -1,0 +1,97 @@
+"""The daemon as a process: exit codes, taken addresses, one daemon for a runtime directory, READY, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, daemon, eventually
+
+
+@pytest.fixture
+def running() -> Iterator[Daemon]:
+    with daemon({}) as started:
+        yield started
+
+
+def hyperllamad(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hyperllamad", *arguments]
+    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=30)
+
+
+def test_a_good_configuration_is_good(running: Daemon) -> None:
+    done = hyperllamad("--config", str(running.root / "etc"), "--check-config")
+    assert done.returncode == 0
+    assert "is good" in done.stderr
+
+
+def test_a_wrong_configuration_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "hyperllamad.toml").write_text("[fleet]\nmax_queue = 'many'\n")
+    for extra in ([], ["--check-config"]):
+        done = hyperllamad("--config", str(tmp_path), *extra)
+        assert done.returncode == 2
+        assert "`fleet.max_queue` is 'many', but int was expected" in done.stderr
+
+
+def test_a_taken_port_is_named_with_what_to_do(running: Daemon, tmp_path: Path) -> None:
+    directories = f'state = "{tmp_path}/s"\ncache = "{tmp_path}/c"\nruntime = "{tmp_path}/r"\n'
+    (tmp_path / "hyperllamad.toml").write_text(f"[paths]\n{directories}")
+    done = hyperllamad("--config", str(tmp_path), OLLAMA_HOST=f"127.0.0.1:{running.port}")
+    assert done.returncode == 69
+    assert f"cannot listen on 127.0.0.1:{running.port}" in done.stderr
+    assert "OLLAMA_HOST" in done.stderr
+
+
+def test_a_second_daemon_in_the_same_runtime_directory_is_refused(running: Daemon) -> None:
+    done = hyperllamad("--config", str(running.root / "etc"), OLLAMA_HOST="127.0.0.1:0")
+    assert done.returncode == 69
+    assert "another hyperllamad runs with" in done.stderr
+    assert running.ps() == [], "the first one goes on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_it_ends_cleanly_when_asked(running: Daemon, number: signal.Signals) -> None:
+    assert running.process is not None
+    assert (running.root / "run/admin.sock").is_socket()
+    running.process.send_signal(number)
+    assert running.process.wait(10) == 0
+    assert not (running.root / "run/admin.sock").exists()
+
+
+def test_ready_is_said_when_the_api_answers_and_stopping_when_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        notify.settimeout(20)
+        with daemon({}, environ={"NOTIFY_SOCKET": str(path)}) as running:
+            told = [notify.recv(4096)]
+            while b"READY=1" not in told[-1]:
+                told.append(notify.recv(4096))
+            with socket.create_connection(("127.0.0.1", running.port), timeout=1):
+                pass
+            assert running.stop() == 0
+        notify.setblocking(False)
+        told = []
+        eventually(lambda: _collect(notify, told) or any(b"STOPPING=1" in x for x in told), within=5, what="STOPPING")
+
+
+def _collect(notify: socket.socket, told: list[bytes]) -> bool:
+    try:
+        told.append(notify.recv(4096))
+    except BlockingIOError:
+        return False
+    return b"STOPPING=1" in told[-1]
+
+
+def test_the_command_line_says_how_to_start_a_daemon_that_is_not_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hyperllamactl", "--socket", str(tmp_path / "none.sock"), "ps"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 69
+    assert "start it with: systemctl start hyperllamad" in done.stderr
