@@ -1,8 +1,4 @@
-"""POST /api/embed and the older POST /api/embeddings: a model's vectors for texts (spec 2.3 and 2.4).
-
-Inputs that are too long are found by counting tokens once the engine has refused them, so that texts that fit cost
-nothing; they are cut at the end until they fit, or refused where the client wants that.
-"""
+"""POST /api/embed and the older POST /api/embeddings: a model's vectors for texts (spec 2.3 and 2.4)."""
 
 from __future__ import annotations
 
@@ -15,17 +11,15 @@ import anyio.to_thread
 import msgspec
 from quart import Blueprint, Response
 
-from hyperllamad.core.errors import BadRequestError, EngineRefusedError, ModelNotFoundError
+from hyperllamad.core.errors import BadRequestError, ModelNotFoundError
 from hyperllamad.core.models import Model
-from hyperllamad.front import body, embedding, gojson, ollama_checks, relay, rendering, replies
+from hyperllamad.front import body, embedding, gojson, ollama_checks, relay, replies
 from hyperllamad.front.body import Shape, anything, boolean, integer, mapping, string
 from hyperllamad.front.embedding import Embedded
 from hyperllamad.front.finding import NotFoundError
 from hyperllamad.front.ollama_requests import keep_alive
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
-
-MARKS = 2  # tokens that a model may put around a text
 
 
 class EmbedRequest(msgspec.Struct, kw_only=True):
@@ -135,26 +129,9 @@ class OllamaEmbedRoutes:
 async def _embed(upstream: Upstream, texts: Sequence[str], dimensions: int, *, truncate: bool) -> Embedded:
     """Vectors of length 1; raises BadRequestError when a text is too long and may not be cut."""
     record().inference = True
-    try:
-        found = await embedding.embed(upstream, texts, dimensions=dimensions)
-    except EngineRefusedError:
-        shorter = [await _shortened(upstream, text) for text in texts]
-        if shorter == list(texts):
-            raise
-        if not truncate:
-            raise BadRequestError("the input length exceeds the context length") from None
-        found = await embedding.embed(upstream, shorter, dimensions=dimensions)
+    found = await embedding.embed_fitting(upstream, texts, dimensions=dimensions, truncate=truncate)
     record().prompt_tokens = found.prompt_tokens
     return found
-
-
-async def _shortened(upstream: Upstream, text: str) -> str:
-    """As much of the beginning as the model can take; all of it where the engine cannot count tokens."""
-    room = upstream.settings.context - MARKS
-    while (ids := await rendering.text_ids(upstream, text)) and len(ids) > room:
-        # By characters: token ids would lose what the model puts around a text.  A few rounds are enough.
-        text = text[: min(len(text) - 1, len(text) * room // len(ids))]
-    return text
 
 
 def _vectors(found: Embedded) -> list[msgspec.Raw]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperllamad.front import ollama_embed
+from hyperllamad.front import embedding
 from tests.front import fake_supervisor as fakes
 from tests.front.conftest import OpenHouse
 from tests.front.scripted_engine import Answer, Asked, Whole
@@ -25,7 +25,7 @@ def engine(asked: Asked) -> Answer:
     if asked.path == "/tokenize":
         return Whole(200, json.dumps({"tokens": [7] * len(asked.body["content"])}).encode())
     texts = asked.body["input"]
-    if any(len(text) > CONTEXT - ollama_embed.MARKS for text in texts):
+    if any(len(text) > CONTEXT - embedding.MARKS for text in texts):
         return TOO_LONG
     data = [{"index": i, "embedding": [float(len(text)), 2.0, 0.1]} for i, text in enumerate(texts)]
     usage = {"prompt_tokens": sum(map(len, texts))}
