@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperllamad.front import embedding
+from hyperllamad.front import embedding, ollama_embed
 from tests.front import fake_supervisor as fakes
 from tests.front.conftest import OpenHouse
 from tests.front.scripted_engine import Answer, Asked, Whole
