@@ -76,9 +76,7 @@ async def test_a_reader_is_told_how_to_become_an_administrator(door: Door) -> No
 
 
 async def test_ctrl_c_takes_back_the_wish_to_load(door: Door) -> None:
-    # A test run in the background of a shell inherits an ignored SIGINT; a person at a terminal does not.
-    command = ["/usr/bin/env", "--default-signal=INT", *words(door, "load", "smollm2:135m")]
-    async with await anyio.open_process(command, stdout=PIPE, stderr=PIPE) as process:
+    async with await anyio.open_process(words(door, "load", "smollm2:135m"), stdout=PIPE, stderr=PIPE) as process:
         try:
             await door.supervisor.leased.wait()
             process.send_signal(signal.SIGINT)
