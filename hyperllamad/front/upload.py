@@ -6,7 +6,7 @@ Quart collects a body as fast as the client sends it; here the connection waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 from hypercorn.typing import ASGIReceiveCallable, HTTPScope
@@ -30,16 +30,32 @@ class Connection(ASGIHTTPConnection):
             self._pieces = asyncio.Queue(1)
             cast("dict[str, Any]", scope)[_UPLOAD] = self._pieces
 
-    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
-        """Quart ends the request when this returns: at the client's leaving, not at the end of the body."""
+    async def handle_messages(
+        self, request: Request, receive: ASGIReceiveCallable, *handler: asyncio.Task[None]
+    ) -> None:
+        """Returns when the client has left, not at the end of the body.
+
+        Quart before 0.23 ends the request when this returns; since then it gives us the handler's task to cancel.
+        """
         if self._pieces is None:
-            return await super().handle_messages(request, receive)
+            return await super().handle_messages(request, receive, *handler)
         while (message := await receive())["type"] == "http.request":
             if piece := message["body"]:
-                await self._pieces.put(piece)
+                await _give(self._pieces, piece, handler)
             if not message["more_body"]:
-                await self._pieces.put(b"")
+                await _give(self._pieces, b"", handler)
+        for task in handler:
+            task.cancel()
         return None
+
+
+async def _give(pieces: asyncio.Queue[bytes], piece: bytes, handler: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until there is room for `piece`, or until nobody will ever take it because the handler has ended."""
+    giving = asyncio.ensure_future(pieces.put(piece))
+    try:
+        await asyncio.wait([giving, *handler], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        giving.cancel()
 
 
 async def pieces() -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ OWN = {f"hyperllamactl.{name}" for name in ("cli", "client", "commands", "exits"
 PROGRAM = """
 import sys
 before = set(sys.modules)
-import argparse, http.client, msgspec
+import argparse, http.client, locale, msgspec  # argparse of Python 3.13 imports locale when it first needs it
 allowed = set(sys.modules)
 from hyperllamactl import cli
 assert cli.main(sys.argv[1:]) == 0

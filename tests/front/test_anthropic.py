@@ -45,7 +45,7 @@ async def test_whole(house: OpenHouse) -> None:
             "stop_reason": "end_turn",
             "usage": {"input_tokens": 7, "output_tokens": 3},
         }
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 @pytest.mark.parametrize("wire", [True, False])
@@ -234,7 +234,7 @@ async def test_refused(house: OpenHouse, fields: dict[str, Any], status: int, te
         assert re.fullmatch("req_[0-9a-f]{24}", found["request_id"])
         assert reply.header("request-id") == found["request_id"]
         assert h.engine.asked == []
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_error_forms(house: OpenHouse) -> None:
@@ -255,7 +255,7 @@ async def test_fails_in_the_middle(house: OpenHouse, monkeypatch: pytest.MonkeyP
         text = "an error was encountered while running the model: Scripted: boom"
         assert (name, last["error"]) == ("error", {"type": "api_error", "message": text})
         assert last["request_id"].startswith("req_")
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_count_tokens(house: OpenHouse) -> None:
@@ -270,7 +270,7 @@ async def test_count_tokens(house: OpenHouse) -> None:
         bad = await h.client.post(PATH + "/count_tokens", {"model": "m"})
         assert (bad.status, bad.json()["error"]["message"]) == (400, "messages is required")
         assert (await h.client.post(PATH + "/count_tokens", {"messages": [USER]})).status == 400
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_count_tokens_without_a_tokenizer(house: OpenHouse) -> None:

@@ -55,7 +55,7 @@ async def refusal(house: OpenHouse, path: str = CHAT, **fields: Any) -> tuple[in
         assert h.engine.asked == [], "refused before anything was sent"
         error = reply.json()["error"]
         assert list(error) == ["message", "type", "param", "code"]
-        assert h.supervisor.open == 0
+        await h.wait_idle()
         return reply.status, error["message"]
 
 
@@ -74,7 +74,7 @@ async def test_whole(house: OpenHouse) -> None:
         message = {"role": "assistant", "content": "Hello <b>"}
         assert found["choices"] == [{"index": 0, "message": message, "finish_reason": "stop"}]
         assert found["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 @pytest.mark.parametrize("wire", [True, False])
@@ -221,7 +221,7 @@ async def test_one_of_n_fails(house: OpenHouse, monkeypatch: pytest.MonkeyPatch)
         *_, error, done = datas(await h.client.post(CHAT, STREAM | {"n": 2}))
         assert (error["error"]["message"], done) == ("boom", "[DONE]")
         await wait_until(lambda: all(asked.finished or asked.aborted for asked in h.engine.asked))
-        assert h.supervisor.open == 0
+        await h.wait_idle()
         assert (await h.client.post(CHAT, ASK | {"n": 2})).status == 500
 
 
@@ -229,7 +229,7 @@ async def test_all_of_n_are_refused(house: OpenHouse) -> None:
     async with house(lambda _: Whole(400, b'{"error":{"message":"too long","code":400}}')) as h:
         reply = await h.client.post(CHAT, ASK | {"n": 2})
         assert (reply.status, reply.json()["error"]["message"]) == (400, "too long")
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_a_client_of_n_answers_leaves(house: OpenHouse) -> None:
@@ -540,7 +540,7 @@ async def test_fails_in_the_middle(house: OpenHouse, wire: bool) -> None:
         text = "an error was encountered while running the model: Scripted: boom"
         assert error == {"error": {"message": text, "type": "api_error", "param": None, "code": None}}
         assert done == "[DONE]"
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 @pytest.mark.usefixtures("_little_patience")
@@ -560,7 +560,7 @@ async def test_fails_before_the_first_token(house: OpenHouse, answer: Any, statu
         for asked in (ASK, STREAM):
             reply = await h.client.post(CHAT, asked)
             assert (reply.status, reply.json()["error"]["message"]) == (status, text)
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 2}])
@@ -578,7 +578,8 @@ async def test_an_engine_that_dies_unheard_is_replaced(house: OpenHouse, fields:
         reply = await h.client.post(CHAT, ASK | fields)
         assert reply.status == 200
         assert "a" in reply.text
-        assert (h.supervisor.taken, h.supervisor.open) == (2, 0)
+        await h.wait_idle()
+        assert h.supervisor.taken == 2
 
 
 async def test_the_client_leaves(house: OpenHouse) -> None:

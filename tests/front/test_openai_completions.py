@@ -71,7 +71,7 @@ async def test_an_empty_prompt_loads(house: OpenHouse) -> None:
         chunk, done = datas(await h.client.post(PATH, STREAM | {"prompt": ""}))
         assert (chunk["choices"][0]["finish_reason"], done) == ("load", "[DONE]")
         assert h.engine.asked == []
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_suffix(house: OpenHouse) -> None:

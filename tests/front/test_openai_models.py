@@ -82,7 +82,7 @@ async def test_embeddings(house: OpenHouse) -> None:
         assert found["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
         assert (found["object"], found["model"]) == ("list", "me")
         assert h.engine.asked[0].body["input"] == ["a", ""]
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_base64_is_the_same(house: OpenHouse) -> None:
@@ -140,7 +140,7 @@ async def test_refused(house: OpenHouse, fields: dict[str, Any], status: int, te
         reply = await h.client.post(PATH, ASK | fields)
         assert (reply.status, reply.json()["error"]["message"]) == (status, text)
         assert h.engine.asked == []
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ async def test_the_engine_fails(
         reply = await h.client.post(PATH, ASK)
         assert reply.status == status
         assert reply.json()["error"]["message"].startswith(text)
-        assert h.supervisor.open == 0
+        await h.wait_idle()

@@ -137,5 +137,5 @@ async def test_mutations(house: OpenHouse, path: str) -> None:
             assert reply.status < 500, (body, reply.text)
             if reply.status >= 400:
                 assert reply.json()["error"]["message"], body
-        assert h.supervisor.open == 0
+        await h.wait_idle()
     assert min(seen[200], seen[400]) > ROUNDS / 10, seen

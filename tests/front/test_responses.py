@@ -137,7 +137,7 @@ async def test_fails_in_the_middle(house: OpenHouse, monkeypatch: pytest.MonkeyP
         assert (name, last["response"]["status"]) == ("response.failed", "failed")
         text = "an error was encountered while running the model: Scripted: boom"
         assert last["response"]["error"] == {"code": "server_error", "message": text}
-        assert h.supervisor.open == 0
+        await h.wait_idle()
 
 
 async def test_no_input_loads(house: OpenHouse) -> None:
