@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Served = TypeVar("Served")
 
 ENGINE = "http://engine"
-DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one (facts, section 5)
+DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)  # an answer may take as long as it likes
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
