@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from hyperllamad import __version__, listen
 from hyperllamad import demo as demonstration
@@ -92,6 +93,7 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
             notifier.ready()
             notifier.status(f"serving {url}")
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
+            root.start_soon(_sweep_homes, homes)
             for name in config.fleet.preload:
                 root.start_soon(_preload, catalog, supervisor, name)
             if demo:
@@ -139,6 +141,17 @@ async def _preload(catalog: Catalog, supervisor: Supervisor, name: str) -> None:
             lease.release()
     except HyperLlamaError as failure:
         log.error("preload failed: %s", failure, extra=fields(model=name))
+
+
+async def _sweep_homes(homes: Homes) -> None:
+    """Remove what an install that was killed left behind; beside the serving, since it may be gigabytes."""
+    try:
+        gone = await anyio.to_thread.run_sync(homes.sweep, abandon_on_cancel=True)
+    except OSError as failure:
+        log.warning("half-installed engines cannot be removed: %s", failure)
+        return
+    if gone:
+        log.warning("removed what an interrupted install left behind", extra=fields(homes=", ".join(gone)))
 
 
 # -- what is ours alone: directories, the lock, the sockets ------------------------------------------------------------

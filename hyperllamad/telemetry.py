@@ -186,12 +186,8 @@ class Notifier:
             self._systemd.notify(state)
 
     def ready(self) -> None:
-        """Requests are answered (after a start or a reload)."""
+        """Requests are answered."""
         self._tell("READY=1")
-
-    def reloading(self) -> None:
-        """The configuration is read again; ready() ends it.  Type=notify-reload wants the time (systemd 253)."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
         """The end has begun."""

@@ -123,7 +123,11 @@ class Daemon:
 
 @contextlib.contextmanager
 def daemon(
-    models: dict[str, dict[str, Any]], *, main: str = "", environ: dict[str, str] | None = None
+    models: dict[str, dict[str, Any]],
+    *,
+    main: str = "",
+    environ: dict[str, str] | None = None,
+    engines: Path = INSTALLED.engines,
 ) -> Iterator[Daemon]:
     """A started daemon that serves `models`: name -> keys of its models.d file."""
     root = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))  # short: socket paths end at 107 bytes
@@ -131,8 +135,8 @@ def daemon(
     etc, state = root / "etc", root / "state"
     (etc / "models.d").mkdir(parents=True)
     state.mkdir()
-    INSTALLED.engines.mkdir(parents=True, exist_ok=True)
-    (state / "engines").symlink_to(INSTALLED.engines)
+    engines.mkdir(parents=True, exist_ok=True)
+    (state / "engines").symlink_to(engines)
     paths = f'[paths]\nstate = "{state}"\nruntime = "{root / "run"}"\ncache = "{INSTALLED.cache}"\n'
     (etc / "hyperllamad.toml").write_text(f'[server]\nhost = "127.0.0.1:{port}"\nshutdown_grace = "5s"\n{paths}{main}')
     for name, keys in models.items():

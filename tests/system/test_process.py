@@ -65,6 +65,14 @@ def test_it_ends_cleanly_when_asked(running: Daemon, number: signal.Signals) -> 
     assert not (running.root / "run/admin.sock").exists()
 
 
+def test_what_an_interrupted_install_left_is_removed(tmp_path: Path) -> None:
+    half = tmp_path / "vllm-0.0.0-cpu"
+    (half / "lib").mkdir(parents=True)
+    with daemon({}, engines=tmp_path) as running:
+        eventually(lambda: not half.exists(), within=10, what="the half home is gone")
+        eventually(lambda: half.name in running.log.read_text(), within=5, what="the log says so")
+
+
 def test_ready_is_said_when_the_api_answers_and_stopping_when_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
