@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -52,7 +53,8 @@ class Daemon:
         assert self.process.stdout is not None
         self.process.stdout.close()
         for pid in self.survivors:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its guard is ending it at the same time
+                os.kill(pid, signal.SIGKILL)
         wait_for_blocking(lambda: not self.survivors)
 
 
