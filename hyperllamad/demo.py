@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -31,11 +32,11 @@ async def prepare(config: Config, engine: str) -> Config:
     """Install `engine` and the demo model where they are missing; the configuration with the demo model in it."""
     if engine not in base.NAMES:
         raise BadRequestError(f"no engine is called '{engine}'", hint=f"there are {', '.join(base.NAMES)}")
-    homes = Homes(config.paths.engines, config.engine)
+    homes, say = Homes(config.paths.engines, config.engine), Steps(_print)
     if homes.current(engine) is None:
-        await install(base.load(engine), homes=homes, table=config.engine_table(engine), on_progress=_say)
+        await install(base.load(engine), homes=homes, table=config.engine_table(engine), on_progress=say)
     wanted = Format.GGUF if Format.GGUF in base.load(engine).formats else Format.SAFETENSORS
-    path = await ensure_demo(config.paths, wanted, on_progress=_say)
+    path = await ensure_demo(config.paths, wanted, on_progress=say)
     entry = ModelTable(name=NAME, path=str(path), engine=engine)
     others = tuple(model for model in config.model if model.name != NAME)
     return msgspec.structs.replace(config, model=(*others, entry))
@@ -66,10 +67,18 @@ async def greet(catalog: Catalog, supervisor: Supervisor, url: str) -> None:
 """)
 
 
-def _say(progress: Progress) -> None:
-    """One line for each step of an installation."""
-    amount = f" ({progress.total / 1e6:.0f} MB)" if progress.total else ""
-    _print(f"  {progress.phase}: {progress.detail}{amount}" if progress.detail else f"  {progress.phase}")
+class Steps:
+    """An installation's progress as lines: one for each step, however often a step reports how far it has come."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._last = ("", "")
+
+    def __call__(self, progress: Progress) -> None:
+        step = (progress.phase, progress.detail)
+        if step != self._last:
+            self._write(f"  {progress.phase}: {progress.detail}" if progress.detail else f"  {progress.phase}")
+            self._last = step
 
 
 def _print(text: str) -> None:
