@@ -17,7 +17,7 @@ def read(table: EnginesTable, cpuinfo: Path = Path("/proc/cpuinfo")) -> Host:
     """The machine, and what [engines] allows, for every Place."""
     return Host(
         cpus=tuple(sorted(os.sched_getaffinity(0))),
-        bfloat16=not BFLOAT16.isdisjoint(_cpu_features(cpuinfo)),
+        bfloat16=not BFLOAT16.isdisjoint(features(cpuinfo)),
         telemetry=table.telemetry,
         hub_access=table.hub_access,
     )
@@ -29,14 +29,23 @@ def device(devices: Path = Path("/dev"), environ: Mapping[str, str] = os.environ
     return "cuda" if not hidden and any(devices.glob("nvidia[0-9]*")) else "cpu"
 
 
-def _cpu_features(cpuinfo: Path) -> frozenset[str]:
+def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """The features of the first CPU; none where the file cannot be read."""
+    return frozenset((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of the first CPU; "" where the file does not say (Arm's often does not)."""
+    return _field(cpuinfo, "model name")
+
+
+def _field(cpuinfo: Path, wanted: str) -> str:
     try:
         text = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return frozenset()
+        return ""
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+        if name.strip() == wanted:
+            return value.strip()
+    return ""

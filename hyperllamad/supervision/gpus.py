@@ -1,0 +1,169 @@
+"""NVIDIA's management library, read in a worker thread: which GPUs, how much memory, who holds it.
+
+Owns the library's state.  A read never raises and never waits longer than it is told to: where there is no driver, a
+broken one, or one that hangs, the answer says so in a sentence.  Decides nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+
+from hyperllamad.core.machine import Capability, Gpu, GpuProcess, Gpus
+from hyperllamad.supervision import memory
+
+PATIENCE = 5.0  # seconds; a healthy driver answers in a few milliseconds, one that wakes a GPU in one or two seconds
+LIBRARY = "libnvidia-ml.so.1"
+
+_NO_DRIVER = "no NVIDIA driver"
+_SENTENCES = {  # NVML's error codes, by the names nvml.h gives them
+    12: _NO_DRIVER,  # LIBRARY_NOT_FOUND
+    9: "the NVIDIA driver is not loaded",  # DRIVER_NOT_LOADED
+    4: "the NVIDIA driver may not be used by this user",  # NO_PERMISSION
+    15: "the GPU has fallen off the bus or is not accessible: look at `dmesg`",  # GPU_IS_LOST
+    16: "the GPU must be reset before it can be used",  # RESET_REQUIRED
+    18: "the NVIDIA driver was updated while an older one is loaded: restart the machine",  # LIB_RM_VERSION_MISMATCH
+}
+
+
+def load_pynvml() -> Any:
+    """The library's Python side.  Raises OSError where there is no driver, before any of it is imported."""
+    ctypes.CDLL(LIBRARY)
+    return importlib.import_module("pynvml")
+
+
+class GpuReader:
+    """Reads all GPUs.  `load` is replaced by tests."""
+
+    def __init__(self, load: Callable[[], Any] = load_pynvml) -> None:
+        self._load = load
+        self._nvml: Any = None  # opened once: opening takes as long as a hundred reads
+        self._reading = threading.Lock()
+
+    async def read(self, *, patience: float = PATIENCE) -> Gpus:
+        """What there is now."""
+        answers: list[Gpus] = []
+        answered = anyio.Event()
+        token = anyio.lowlevel.current_token()
+
+        def work() -> None:
+            answers.append(self.read_now(patience=patience))
+            with suppress(Exception):  # the loop may be over by now
+                anyio.from_thread.run_sync(answered.set, token=token)
+
+        # A thread that the end of the daemon does not wait for: one that hangs in the driver cannot be ended.
+        threading.Thread(target=work, name="nvml", daemon=True).start()
+        with anyio.move_on_after(patience):
+            await answered.wait()
+        return answers[0] if answers else _silent(patience)
+
+    def read_now(self, *, patience: float = PATIENCE) -> Gpus:
+        """The same, blocking for as long as the driver likes; waits `patience` seconds for a read that is going on."""
+        if not self._reading.acquire(timeout=patience):
+            return _silent(patience)
+        try:
+            return self._read(self._opened())
+        except OSError:
+            return Gpus(problem=_NO_DRIVER)
+        except Exception as failure:  # noqa: BLE001  # pynvml's classes are made when it is loaded
+            self._close()
+            return Gpus(problem=_sentence(failure))
+        finally:
+            self._reading.release()
+
+    def _opened(self) -> Any:
+        if self._nvml is None:
+            nvml = self._load()
+            nvml.nvmlInit()
+            self._nvml = nvml
+        return self._nvml
+
+    def _close(self) -> None:
+        """So that the next read begins anew: the driver may have been loaded or updated by then."""
+        nvml, self._nvml = self._nvml, None
+        if nvml is not None:
+            with suppress(Exception):
+                nvml.nvmlShutdown()
+
+    def _read(self, nvml: Any) -> Gpus:
+        found, problems = [], []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                found.append(_gpu(nvml, index))
+            except nvml.NVMLError as failure:  # one lost GPU does not hide the others
+                problems.append(f"GPU {index}: {_sentence(failure)}")
+        if not found and not problems:
+            problems.append("the NVIDIA driver shows no GPU")
+        if problems:
+            self._close()
+        cuda = nvml.nvmlSystemGetCudaDriverVersion()
+        return Gpus(
+            devices=tuple(found),
+            driver=_text(nvml.nvmlSystemGetDriverVersion()),
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
+            problem="; ".join(problems),
+        )
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    total, free, used, unified = _memory(nvml, handle)
+    return Gpu(
+        index=index,
+        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        capability=Capability(*nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+        total=total,
+        free=free,
+        used=used,
+        processes=tuple(_processes(nvml, handle)),
+        unified=unified,
+    )
+
+
+def _memory(nvml: Any, handle: Any) -> tuple[int, int, int, bool]:
+    try:
+        found = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:  # Grace and Jetson boards share the machine's memory
+        total, available = memory.read()
+        return total, available, total - available, True
+    return int(found.total), int(found.free), int(found.used), False
+
+
+def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:
+    """Each once, though one that computes and draws is listed twice with the same memory."""
+    seen = set()
+    for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+        with _unless_unsupported(nvml):
+            for one in ask(handle):
+                if one.pid not in seen:
+                    seen.add(one.pid)
+                    yield GpuProcess(int(one.pid), None if one.usedGpuMemory is None else int(one.usedGpuMemory))
+
+
+@contextmanager
+def _unless_unsupported(nvml: Any) -> Iterator[None]:
+    with suppress(nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission):
+        yield
+
+
+def _silent(patience: float) -> Gpus:
+    return Gpus(problem=f"the NVIDIA driver does not answer within {patience:g} s")
+
+
+def _sentence(failure: Exception) -> str:
+    code = getattr(failure, "value", None)
+    return _SENTENCES.get(code, f"the NVIDIA driver answers: {failure}") if code else f"NVML failed: {failure!r}"
+
+
+def _text(value: str | bytes) -> str:
+    """Bytes in old versions of pynvml."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
