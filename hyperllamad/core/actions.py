@@ -31,6 +31,7 @@ class Do:
 
     key: Key
     effect: Effect
+    level: int = 0  # SLEEP: how deep; 1 keeps the weights in host memory, 2 drops them
 
 
 @dataclass(frozen=True, slots=True)

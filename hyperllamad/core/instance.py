@@ -24,6 +24,10 @@ class State(enum.StrEnum):
     STARTING = "starting"  # its child was spawned and does not answer yet
     READY = "ready"  # may be leased
     DRAINING = "draining"  # no new leases, the open ones finish
+    SETTLING = "settling"  # the same, but then it sleeps
+    SLEEPING = "sleeping"  # its child was told to sleep and gives up its memory
+    ASLEEP = "asleep"  # the child lives and holds little; may be woken
+    WAKING = "waking"  # its child was told to wake and does not answer yet
     STOPPING = "stopping"  # its child was told to exit; `fate` says what comes then
     BACKOFF = "backoff"  # crashed; pauses before the next try and keeps its place
     FAILED = "failed"  # gave up; holds nothing, kept so that the error can be read
@@ -37,14 +41,17 @@ class Order(enum.Enum):
     DRAIN = enum.auto()  # leave when the open leases have ended
     STOP = enum.auto()  # leave now
     RETRY = enum.auto()  # try again now, crashes forgotten
+    SLEEP = enum.auto()  # give up the memory when the open leases have ended, but stay
+    WAKE = enum.auto()  # there is room now
 
 
 class Fact(enum.Enum):
     """What the world reports."""
 
-    READY = enum.auto()  # the child answers
+    READY = enum.auto()  # the child answers; after a wake: as it did before
+    SLEPT = enum.auto()  # the child sleeps
     IDLE = enum.auto()  # the last lease has ended (release() tells it)
-    SICK = enum.auto()  # the child lives but no longer answers as it should
+    SICK = enum.auto()  # the child lives but no longer answers as it should, or cannot sleep or wake
     LATE = enum.auto()  # the deadline of the state has passed
     EXITED = enum.auto()  # the child has ended, or could not be spawned; another try may succeed
     BROKEN = enum.auto()  # the same, but starting it again would fail the same way
@@ -57,6 +64,8 @@ class Effect(enum.Enum):
     TERM = enum.auto()  # ask the child to exit
     KILL = enum.auto()  # make it
     CUT = enum.auto()  # end the leases still open, if any
+    SLEEP = enum.auto()  # have the child give up its memory
+    WAKE = enum.auto()  # have it take its memory again
 
 
 class Verdict(enum.Enum):
@@ -109,6 +118,7 @@ TABLE: Mapping[State, Mapping[Order | Fact, Move]] = MappingProxyType(
             F.BROKEN: _to(S.FAILED, E.CUT),
             O.DRAIN: _to(S.DRAINING),
             O.STOP: _stop(E.CUT, E.TERM),
+            O.SLEEP: _to(S.SETTLING),
         },
         S.DRAINING: {
             F.IDLE: _stop(E.TERM),
@@ -118,6 +128,41 @@ TABLE: Mapping[State, Mapping[Order | Fact, Move]] = MappingProxyType(
             F.BROKEN: _to(S.GONE, E.CUT),
             O.DRAIN: _to(S.DRAINING),
             O.STOP: _stop(E.CUT, E.TERM),
+        },
+        S.SETTLING: {
+            F.IDLE: _to(S.SLEEPING, E.SLEEP),
+            F.SICK: _stop(E.CUT, E.TERM),
+            F.LATE: _stop(E.CUT, E.TERM),
+            F.EXITED: _to(S.GONE, E.CUT),
+            F.BROKEN: _to(S.GONE, E.CUT),
+            O.DRAIN: _to(S.DRAINING),
+            O.STOP: _stop(E.CUT, E.TERM),
+        },
+        S.SLEEPING: {
+            F.SLEPT: _to(S.ASLEEP),
+            F.SICK: _stop(E.KILL),  # it was sent away to make room: that it cannot sleep must not keep others waiting
+            F.LATE: _stop(E.KILL),
+            F.EXITED: _to(S.GONE),
+            F.BROKEN: _to(S.GONE),
+            O.DRAIN: _stop(E.TERM),
+            O.STOP: _stop(E.TERM),
+        },
+        S.ASLEEP: {
+            F.SICK: _stop(E.KILL),
+            F.EXITED: _to(S.GONE),
+            F.BROKEN: _to(S.GONE),
+            O.WAKE: _to(S.WAKING, E.WAKE),
+            O.DRAIN: _stop(E.TERM),
+            O.STOP: _stop(E.TERM),
+        },
+        S.WAKING: {
+            F.READY: _to(S.READY),
+            F.SICK: _stop(E.KILL, then=CRASH),  # the same with a fresh start: somebody waits for it
+            F.LATE: _stop(E.KILL, then=CRASH),
+            F.EXITED: _to(CRASH),
+            F.BROKEN: _to(CRASH),  # it did start once
+            O.DRAIN: _stop(E.TERM),
+            O.STOP: _stop(E.TERM),
         },
         S.STOPPING: {
             F.LATE: _stop(E.KILL, then=FATE),
@@ -143,7 +188,7 @@ TABLE: Mapping[State, Mapping[Order | Fact, Move]] = MappingProxyType(
 
 HAS_CHILD = frozenset(state for state, row in TABLE.items() if Fact.EXITED in row)
 DEADLINED = frozenset(state for state, row in TABLE.items() if Fact.LATE in row)
-HOLDS_PLACE = HAS_CHILD | {State.BACKOFF}  # counts against the number of models loaded at once
+HOLDS_PLACE = (HAS_CHILD - {State.ASLEEP}) | {State.BACKOFF}  # counts against the number of models loaded at once
 
 
 class IllegalOrderError(Exception):
@@ -181,6 +226,8 @@ class Instance:
         """
         if event is Order.DRAIN and self.state is State.READY and not self.leases:
             event = Order.STOP  # nothing to wait for
+        if event is Order.SLEEP and self.state is State.READY and not self.leases:
+            return replace(self, state=State.SETTLING).on(Fact.IDLE, budget=budget)  # nothing to wait for
         if event is Fact.IDLE and self.leases:
             return self, ()  # not true
         move = TABLE[self.state].get(event)
@@ -200,12 +247,14 @@ class Instance:
     @property
     def leaving(self) -> bool:
         """Its place will be free without anybody doing anything more."""
-        return self.state is State.DRAINING or (self.state is State.STOPPING and self.fate is not CRASH)
+        going = {State.DRAINING, State.SETTLING, State.SLEEPING}
+        return self.state in going or (self.state is State.STOPPING and self.fate is not CRASH)
 
     @property
     def evictable(self) -> bool:
         """May be sent away for another model: it has arrived, or failed to, and is not on its way out already."""
-        return self.state in {State.READY, State.BACKOFF} or (self.state is State.STOPPING and self.fate is CRASH)
+        arrived = {State.READY, State.ASLEEP, State.BACKOFF}
+        return self.state in arrived or (self.state is State.STOPPING and self.fate is CRASH)
 
     def __str__(self) -> str:
         counts = ((self.leases, "lease", "leases"), (self.crashes, "crash", "crashes"))

@@ -107,6 +107,74 @@ class Settings:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The memory an instance takes, before it is known where: an engine's estimate, or what was learned.  Bytes."""
+
+    weights: int
+    kv_cache: int = 0  # wanted, for the context and the parallel requests of the settings
+    overhead: int = 0  # on every device: the driver's context, graphs, buffers
+    kv_least: int | None = None  # with less the engine does not start; None = the KV cache cannot be made smaller
+    asleep: int = 0  # what is left on every device while it sleeps
+    gpus: tuple[int, ...] = (1,)  # degrees of tensor parallelism it can be run with, ascending
+    exclusive_start: bool = False  # sizes itself from the memory that is free while it starts, so it starts alone
+
+    @property
+    def total(self) -> int:
+        """On one device."""
+        return self.weights + self.kv_cache + self.overhead
+
+    def share(self, degree: int) -> int:
+        """On each of `degree` devices."""
+        return -(-(self.weights + self.kv_cache) // degree) + self.overhead
+
+
+HOST = "host"  # the id of the one device of a machine without GPUs: its memory
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Memory that models are placed in, as it was measured: a GPU, or the host's.  Bytes."""
+
+    id: str  # the GPU's uuid, or HOST
+    index: int  # the driver's number of the GPU; -1 for the host
+    total: int  # what may be used at all: less than the hardware has where a limit is set
+    free: int  # what the driver, or the kernel, would still give
+    kind: str = ""  # "NVIDIA H100 80GB HBM3": needs learned on one kind hold for that kind
+
+    @property
+    def name(self) -> str:
+        """As people read it: "GPU 0", "memory"."""
+        return "memory" if self.id == HOST else f"GPU {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One device's part of a placement."""
+
+    device: str  # Device.id
+    index: int  # Device.index
+    total: int  # bytes of the device: engines that want a fraction make it of this
+    bytes: int  # reserved for the instance: it must not take more
+    kv_cache: int  # the part of it that is meant for the KV cache
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an instance may take how much memory.  No part of its key: the same instance may lie elsewhere tomorrow."""
+
+    shares: tuple[Share, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(share.bytes for share in self.shares)
+
+    @property
+    def kv_cache(self) -> int:
+        """On all devices together."""
+        return sum(share.kv_cache for share in self.shares)
+
+
 class Key(NamedTuple):
     """What names an instance: which weights, run how."""
 

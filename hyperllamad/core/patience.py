@@ -14,6 +14,7 @@ from hyperllamad.core.instance import Instance, State
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # back-off after a crash: doubles from the first to the longest
 FAILURE_HELD = 5.0  # how long a failure answers for new requests too, before one of them starts it again
 CRASHES_FORGOTTEN = 600.0  # of being READY
+SWAP_TIMEOUT = 60.0  # to fall asleep or to wake: the first sleep pins host memory, which takes ten seconds
 SHORTEST = 0.1  # a deadline of zero would be due the moment it is made, again and again
 
 _STILL_STARTING = (
@@ -34,6 +35,7 @@ _CRASHING = (
 )
 _REASONS: dict[State | None, tuple[str, str]] = {
     State.STARTING: _STILL_STARTING,
+    State.WAKING: _STILL_STARTING,
     State.BACKOFF: _CRASHING,
     State.DRAINING: _NOT_ENDED,
     State.STOPPING: _NOT_ENDED,
@@ -54,8 +56,10 @@ class Patience:
         match instance.state:
             case State.STARTING:
                 allowed = self.load_timeout
-            case State.DRAINING:
+            case State.DRAINING | State.SETTLING:
                 allowed = self.drain_timeout
+            case State.SLEEPING | State.WAKING:
+                allowed = SWAP_TIMEOUT
             case State.STOPPING:
                 allowed = self.stop_timeout
             case State.BACKOFF:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hyperllamad.core.models import Format, Kind, Model, Settings
+from hyperllamad.core.models import Device, Format, Kind, Model, Need, Placement, Settings
 
 NAMES = ("llama_cpp", "vllm", "max")  # in the order they are preferred when several could serve a model equally
 
@@ -65,6 +65,7 @@ class Place:
     cwd: str  # empty working directory
     cache: str  # compile caches, kept per engine home
     host: Host = Host()
+    room: Placement | None = None  # which GPUs, and how much of their memory; None = nobody measures the memory here
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,15 @@ class Engine(Protocol):
 
     def refusal(self, model: Model, home: Home) -> str:
         """Why this home cannot run this model, in a clause ("it reads no GGUF files"); "" when it can."""
+
+    def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:
+        """The memory an instance would take on devices like this one, as far as the model's files tell."""
+
+    def sleep_levels(self, home: Home) -> tuple[int, ...]:
+        """How deep this home's engine can sleep and be woken, best first; () = not at all, or not reliably.
+
+        1 keeps the weights in host memory, 2 drops them.
+        """
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         """The command that serves `model` on `place.socket`; the model is called `model.digest[:12]` inside."""

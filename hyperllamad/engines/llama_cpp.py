@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import BadRequestError, UnsupportedError
-from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
-from hyperllamad.engines import bodies, causes
+from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Settings
+from hyperllamad.engines import bodies, causes, needs
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
 from hyperllamad.engines.causes import Rule
 from hyperllamad.engines.environment import python_engine
@@ -112,6 +112,12 @@ class LlamaCpp:
 
     def refusal(self, model: Model, home: Home) -> str:  # noqa: ARG002
         return "" if model.format in self.formats else "it reads GGUF files only"
+
+    def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
+        return needs.estimate(model, settings)
+
+    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
+        return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         system = not home.python

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Format, Kind, Model, Settings
-from hyperllamad.engines import bodies, causes, families
+from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
+from hyperllamad.engines import bodies, causes, families, needs
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
 from hyperllamad.engines.causes import Rule
 from hyperllamad.engines.environment import check_room_for_sockets, python_engine
@@ -156,6 +156,12 @@ class Max:
             without_gpu = " without a GPU" if home.device == "cpu" else ""
             return f"version {home.version} does not run the architecture {model.architecture}{without_gpu}"
         return ""
+
+    def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
+        return needs.estimate(model, settings)
+
+    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
+        return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         cpu = settings.device == "cpu"

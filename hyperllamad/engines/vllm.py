@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
-from hyperllamad.engines import bodies, causes, families
+from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Settings
+from hyperllamad.engines import bodies, causes, families, needs
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
 from hyperllamad.engines.causes import Rule
 from hyperllamad.engines.environment import check_room_for_sockets, python_engine
@@ -151,6 +151,12 @@ class Vllm:
         if home.architectures and model.architecture not in home.architectures:
             return f"version {home.version} does not know the architecture {model.architecture}"
         return ""
+
+    def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
+        return needs.estimate(model, settings)
+
+    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
+        return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         argv = [home.python, "-m", "vllm.entrypoints.launchers.api_server.entry"]

@@ -91,6 +91,14 @@ class Life:
         if self._child is not None:
             self._child.kill()
 
+    def sleep(self, level: int) -> None:
+        """Have the engine give up its memory; reports SLEPT, or SICK when it cannot."""
+        self._sicken(f"{self.plan.engine.title} cannot sleep at level {level}")
+
+    def wake(self) -> None:
+        """Have it take its memory again; reports READY once it answers as before, or SICK."""
+        self._sicken(f"{self.plan.engine.title} cannot be woken")
+
     def cut(self, cause: str) -> None:
         """End all open streams; `cause` is what their clients are told, unless there is a better reason."""
         if self.upstream is not None:

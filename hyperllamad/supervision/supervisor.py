@@ -211,8 +211,8 @@ class Supervisor:
             match action:
                 case Changed(key, state):
                     self._changed(key, state)
-                case Do(key, effect):
-                    self._do(key, effect)
+                case Do(key, effect, level):
+                    self._do(key, effect, level)
                 case Grant(number, key):
                     upstream = self._lives[key].upstream
                     assert upstream is not None  # noqa: S101 - it is made before READY is reported
@@ -229,7 +229,7 @@ class Supervisor:
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()
 
-    def _do(self, key: Key, effect: Effect) -> None:
+    def _do(self, key: Key, effect: Effect, level: int) -> None:
         life = self._lives.get(key)
         if effect is Effect.SPAWN:
             self._spawn(key)
@@ -239,6 +239,10 @@ class Supervisor:
             life.terminate()
         elif effect is Effect.KILL:
             life.kill()
+        elif effect is Effect.SLEEP:
+            life.sleep(level)
+        elif effect is Effect.WAKE:
+            life.wake()
         else:
             life.cut("the server is shutting down" if self.closing else "the model was unloaded")
 

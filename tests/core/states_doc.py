@@ -13,6 +13,10 @@ MEANING = {
     State.STARTING: "its child was spawned and does not answer yet",
     State.READY: "may be leased",
     State.DRAINING: "no new leases, the open ones finish",
+    State.SETTLING: "no new leases, the open ones finish, then it sleeps",
+    State.SLEEPING: "its child was told to sleep",
+    State.ASLEEP: "its child lives and holds little memory; may be woken",
+    State.WAKING: "its child was told to wake and does not answer yet",
     State.STOPPING: "its child was told to exit",
     State.BACKOFF: "crashed; pauses before the next try",
     State.FAILED: "gave up; kept so that the error can be read",
@@ -36,7 +40,8 @@ be done then, in that order.
 TAIL = """\
 
 *crash* = backoff while the restart budget lasts, then failed. *fate* = what was decided when the child was told to
-exit, in brackets: the end of the child leads there. DRAIN of a ready instance without leases is STOP.
+exit, in brackets: the end of the child leads there. DRAIN of a ready instance without leases is STOP, and SLEEP of one
+finds it idle at once.
 """
 
 

@@ -87,19 +87,21 @@ def test_every_cell_of_the_table_is_taken() -> None:
 
 def test_the_child_lives_exactly_in_the_states_that_say_so() -> None:
     assert all(alive == (instance.state in HAS_CHILD) for instance, alive in SEEN)
-    assert {State.STARTING, State.READY, State.DRAINING, State.STOPPING} == HAS_CHILD
+    childless = {State.WAITING, State.BACKOFF, State.FAILED, State.GONE}
+    assert set(State) - childless == HAS_CHILD
 
 
 def test_a_place_is_held_while_there_is_a_child_or_will_be_one_again() -> None:
-    assert HAS_CHILD | {State.BACKOFF} == HOLDS_PLACE
+    assert (HAS_CHILD | {State.BACKOFF}) - {State.ASLEEP} == HOLDS_PLACE
 
 
-def test_leases_are_open_only_while_ready_or_draining() -> None:
-    assert all(instance.state in {State.READY, State.DRAINING} for instance, _ in SEEN if instance.leases)
+def test_leases_are_open_only_while_ready_or_until_they_have_ended() -> None:
+    leased = {instance.state for instance, _ in SEEN if instance.leases}
+    assert leased == {State.READY, State.DRAINING, State.SETTLING}
 
 
-def test_draining_always_waits_for_somebody() -> None:
-    assert all(instance.leases for instance, _ in SEEN if instance.state is State.DRAINING)
+def test_draining_and_settling_always_wait_for_somebody() -> None:
+    assert all(instance.leases for instance, _ in SEEN if instance.state in {State.DRAINING, State.SETTLING})
 
 
 def test_crashes_exceed_the_budget_only_by_the_last_one() -> None:
@@ -134,17 +136,17 @@ def test_who_is_leaving_never_holds_a_place_again_unasked() -> None:
     for node in SEEN:
         if node[0].leaving:
             after = [take(*node, step)[0] for step in steps(*node)]
-            assert all(a.leaving or a.state in {State.GONE, State.FAILED} for a in after), node
+            assert all(a.leaving or a.state in {State.GONE, State.FAILED, State.ASLEEP} for a in after), node
 
 
 def test_who_may_be_evicted_has_arrived_and_is_not_leaving() -> None:
     for instance, _ in SEEN:
-        arriving_or_over = instance.state in {State.WAITING, State.STARTING, State.FAILED, State.GONE}
-        assert instance.evictable == (not arriving_or_over and not instance.leaving)
+        arriving, over = {State.WAITING, State.STARTING, State.WAKING}, {State.FAILED, State.GONE}
+        assert instance.evictable == (instance.state not in arriving | over and not instance.leaving)
 
 
 def test_a_deadline_leads_out_of_every_state_with_a_child_that_is_not_serving() -> None:
-    assert {State.STARTING, State.DRAINING, State.STOPPING, State.BACKOFF} == DEADLINED
+    assert set(State) - {State.WAITING, State.READY, State.ASLEEP, State.FAILED, State.GONE} == DEADLINED
     for node in SEEN:
         if node[0].state in DEADLINED:
             after, effects = node[0].on(Fact.LATE, budget=BUDGET)
@@ -155,6 +157,9 @@ def test_each_state_that_waits_handles_what_it_waits_for() -> None:
     awaited = {
         State.STARTING: Fact.READY,
         State.DRAINING: Fact.IDLE,
+        State.SETTLING: Fact.IDLE,
+        State.SLEEPING: Fact.SLEPT,
+        State.WAKING: Fact.READY,
         State.STOPPING: Fact.EXITED,
         State.BACKOFF: Fact.LATE,
     }
@@ -219,6 +224,37 @@ def test_how_a_child_ended_that_we_ended_says_nothing(end: Fact) -> None:
     assert effects == (Effect.CUT, Effect.KILL)
     assert sick == Instance(State.STOPPING, fate=CRASH)
     assert sick.on(end, budget=1)[0] == Instance(State.BACKOFF, crashes=1)
+
+
+def test_sleeping_gives_up_nothing_but_memory() -> None:
+    awake = Instance(State.READY, crashes=1)
+    sleeping, effects = awake.on(Order.SLEEP, budget=1)
+    assert (sleeping, effects) == (Instance(State.SLEEPING, crashes=1), (Effect.SLEEP,))
+    asleep, effects = sleeping.on(Fact.SLEPT, budget=1)
+    assert (asleep, effects) == (Instance(State.ASLEEP, crashes=1), ())
+    waking, effects = asleep.on(Order.WAKE, budget=1)
+    assert (waking, effects) == (Instance(State.WAKING, crashes=1), (Effect.WAKE,))
+    assert waking.on(Fact.READY, budget=1) == (awake, ())
+
+
+def test_a_busy_one_sleeps_after_its_last_request() -> None:
+    settling, effects = Instance(State.READY, leases=1).on(Order.SLEEP, budget=1)
+    assert (settling, effects) == (Instance(State.SETTLING, leases=1), ())
+    assert settling.release() == (Instance(State.SLEEPING), (Effect.SLEEP,))
+
+
+@pytest.mark.parametrize("fact", [Fact.SICK, Fact.LATE])
+def test_one_that_does_not_wake_as_it_was_is_started_afresh(fact: Fact) -> None:
+    killed, effects = Instance(State.WAKING).on(fact, budget=1)
+    assert effects == (Effect.KILL,)
+    assert killed.on(Fact.EXITED, budget=1)[0] == Instance(State.BACKOFF, crashes=1)
+
+
+@pytest.mark.parametrize("fact", [Fact.SICK, Fact.LATE])
+def test_one_that_does_not_fall_asleep_makes_room_all_the_same(fact: Fact) -> None:
+    killed, effects = Instance(State.SLEEPING).on(fact, budget=1)
+    assert effects == (Effect.KILL,)
+    assert killed.on(Fact.EXITED, budget=1)[0].state is State.GONE
 
 
 def test_too_slow_is_killed_and_not_tried_again() -> None:

@@ -22,7 +22,7 @@ import pytest
 from hyperllamad import config
 from hyperllamad.config import Config, Paths
 from hyperllamad.core.instance import State
-from hyperllamad.core.models import Format, Kind, Model, Settings
+from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
@@ -50,6 +50,12 @@ class FakeEngine:
 
     def refusal(self, model: Model, home: Home) -> str:
         return ""
+
+    def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:
+        return Need(weights=model.size)
+
+    def sleep_levels(self, home: Home) -> tuple[int, ...]:
+        return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, *settings.args)
