@@ -64,9 +64,7 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
         anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
         logging.getLogger("hyperllamad").error("%s", failure)
-        if isinstance(failure, daemon.AddressTakenError):
-            return EX_UNAVAILABLE
-        return 2 if isinstance(failure, ConfigError) else 1
+        return EX_UNAVAILABLE if isinstance(failure, daemon.AddressTakenError) else 1
     return 0
 
 

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -91,15 +91,6 @@ class AdminTable(_Table, frozen=True, kw_only=True):
     group: str = "hyperllama"
 
 
-class KeysTable(_Table, frozen=True, kw_only=True):
-    """[keys]: API keys, which are asked for only when `required`; limits are those of keys that state none."""
-
-    required: bool = False
-    file: str = ""
-    concurrent: int = 0
-    tokens_per_minute: int = 0
-
-
 class PathsTable(_Table, frozen=True, kw_only=True):
     """[paths]: where things lie; empty = the XDG directories, or /var and /run with the packaged configuration."""
 
@@ -119,10 +110,15 @@ class EngineTable(_Table, frozen=True, kw_only=True):
     index_url: str = ""
     extra_index_urls: tuple[str, ...] = ()
     memory: str = ""
+    prepare: Literal["auto", "on", "off"] = "auto"
 
     @property
     def memory_bytes(self) -> int:
         return parse_size(self.memory) if self.memory else 0
+
+    def prepares(self, device: str) -> bool:
+        """Whether a process is kept that has done the engine's imports, in a home for "cpu" or "cuda"."""
+        return self.prepare == "on" or (self.prepare == "auto" and device == "cuda")
 
 
 class ModelTable(_Table, frozen=True, kw_only=True):
@@ -145,7 +141,6 @@ class _File(_Table, frozen=True, kw_only=True):
     fleet: FleetTable = FleetTable()
     models: ModelsTable = ModelsTable()
     engines: EnginesTable = EnginesTable()
-    keys: KeysTable = KeysTable()
     admin: AdminTable = AdminTable()
     paths: PathsTable = PathsTable()
 
@@ -157,7 +152,6 @@ class Paths(_Table, frozen=True, kw_only=True):
     state: Path
     cache: Path
     runtime: Path
-    credentials: Path | None = None  # where systemd puts secrets for this service
 
     @property
     def admin_socket(self) -> Path:
@@ -179,16 +173,10 @@ class Config(_Table, frozen=True, kw_only=True):
     fleet: FleetTable
     models: ModelsTable
     engines: EnginesTable
-    keys: KeysTable
     admin: AdminTable
     paths: Paths
     engine: dict[str, EngineTable]
     model: tuple[ModelTable, ...]
-
-    @property
-    def keys_file(self) -> Path:
-        """Where the API keys are kept."""
-        return Path(self.keys.file).expanduser().absolute() if self.keys.file else self.paths.state / "keys.toml"
 
     def engine_table(self, name: str) -> EngineTable:
         return self.engine.get(name, EngineTable())
@@ -198,16 +186,15 @@ def load(directory: Path | None = None, environ: Mapping[str, str] = os.environ)
     """Read `directory` (default: the user's, else the system's) and the environment; raises ConfigError."""
     directory = directory or default_directory(environ)
     main = directory / "hyperllamad.toml"
-    file = decode(main, _File) if main.exists() else _File()
-    engines = {p.stem: decode(p, EngineTable) for p in sorted((directory / "engines.d").glob("*.toml"))}
-    models = tuple(decode(p, ModelTable) for p in sorted((directory / "models.d").glob("*.toml")))
+    file = _decode(main, _File) if main.exists() else _File()
+    engines = {p.stem: _decode(p, EngineTable) for p in sorted((directory / "engines.d").glob("*.toml"))}
+    models = tuple(_decode(p, ModelTable) for p in sorted((directory / "models.d").glob("*.toml")))
     file = _with_environment(file, environ)
     config = Config(
         server=file.server,
         fleet=file.fleet,
         models=file.models,
         engines=file.engines,
-        keys=file.keys,
         admin=file.admin,
         paths=_paths(file.paths, directory, environ),
         engine=engines,
@@ -236,13 +223,7 @@ def _paths(table: PathsTable, directory: Path, environ: Mapping[str, str]) -> Pa
         base = (state, cache, Path(runtime) / "hyperllama" if runtime else state / "run")
     stated = (table.state, table.cache, table.runtime)
     state, cache, run = (Path(s).expanduser().absolute() if s else b for s, b in zip(stated, base, strict=True))
-    return Paths(
-        config=directory.absolute(),
-        state=state,
-        cache=cache,
-        runtime=run,
-        credentials=Path(given) if (given := environ.get("CREDENTIALS_DIRECTORY")) else None,
-    )
+    return Paths(config=directory.absolute(), state=state, cache=cache, runtime=run)
 
 
 # -- the environment variables Ollama users already set --------------------------------------------------------
@@ -320,8 +301,7 @@ def parse_size(text: str) -> int:
 # -- errors ------------------------------------------------------------------------------------------------------
 
 
-def decode(path: Path, kind: type[T], *, secret: bool = False) -> T:
-    """A TOML file as `kind`; raises ConfigError with file, key, what was found (unless `secret`) and expected."""
+def _decode(path: Path, kind: type[T]) -> T:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as failure:
@@ -331,10 +311,10 @@ def decode(path: Path, kind: type[T], *, secret: bool = False) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as failure:
-        raise ConfigError(f"{path}: {_explain(str(failure), tree, secret=secret)}") from failure
+        raise ConfigError(f"{path}: {_explain(str(failure), tree)}") from failure
 
 
-def _explain(text: str, tree: object, *, secret: bool) -> str:
+def _explain(text: str, tree: object) -> str:
     """msgspec's sentence turned into ours: the key, what was found there, what was expected."""
     what, _, where = text.partition(" - at `$")
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where)
@@ -347,7 +327,7 @@ def _explain(text: str, tree: object, *, secret: bool) -> str:
     for name, index in steps:
         found = found[name] if name else found[int(index)]
     expected = re.sub(r", got `.*`", "", what).removeprefix("Expected ").strip("`")
-    return f"`{key}` is {'not shown' if secret else repr(found)}, but {expected} was expected"
+    return f"`{key}` is {found!r}, but {expected} was expected"
 
 
 def _check_values(config: Config, main: Path) -> None:
@@ -365,10 +345,6 @@ def _check_values(config: Config, main: Path) -> None:
             check()
         except BadRequestError as failure:
             raise ConfigError(f"{path}: `{key}`: {failure}") from failure
-    counts = [
-        ("fleet", key, getattr(config.fleet, key)) for key in ("max_loaded_models", "max_queue", "restart_budget")
-    ]
-    counts += [("keys", key, getattr(config.keys, key)) for key in ("concurrent", "tokens_per_minute")]
-    for table_name, key, value in counts:
-        if value < 0:
-            raise ConfigError(f"{main}: `{table_name}.{key}` is {value}, but 0 or more was expected")
+    for key in ("max_loaded_models", "max_queue", "restart_budget"):
+        if getattr(config.fleet, key) < 0:
+            raise ConfigError(f"{main}: `fleet.{key}` is {getattr(config.fleet, key)}, but 0 or more was expected")

@@ -32,9 +32,7 @@ from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
-from hyperllamad.front.hosts import is_loopback
 from hyperllamad.front.ports import Services
-from hyperllamad.keys import KeyRing
 from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
@@ -62,15 +60,14 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
         config = await demonstration.prepare(config, demo)
         if prepare_only:
             return
-    keys = _load_keys(config)
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
         front = _open_front(config, held)
         admin = _open_admin(config, held)
-        await _serve(config, keys, front, admin, demo=demo)
+        await _serve(config, front, admin, demo=demo)
 
 
-async def _serve(config: Config, keys: KeyRing, front: list[socket.socket], admin: socket.socket, *, demo: str) -> None:
+async def _serve(config: Config, front: list[socket.socket], admin: socket.socket, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
     library = Library(config, shortnames.load(config.paths.config))
@@ -84,7 +81,6 @@ async def _serve(config: Config, keys: KeyRing, front: list[socket.socket], admi
         catalog=catalog,
         library=library,
         homes=homes,
-        keys=keys,
         started_at=time.time(),
         url=url,
     )
@@ -92,7 +88,7 @@ async def _serve(config: Config, keys: KeyRing, front: list[socket.socket], admi
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
         await root.start(library.run)
-        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__, keys))
+        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__))
         async with _door(create_control(rooms), [admin]), _door(front_app, front):
             notifier.ready()
             notifier.status(f"serving {url}")
@@ -109,22 +105,6 @@ async def _serve(config: Config, keys: KeyRing, front: list[socket.socket], admi
             await supervisor.wait_empty()
         root.cancel_scope.cancel()
     log.info("stopped")
-
-
-def _load_keys(config: Config) -> KeyRing:
-    """The API keys, where they are asked for; raises ConfigError.  Warns of a door that lets in nobody, or anybody."""
-    keys = KeyRing(config)
-    host = config.server.address[0]
-    if keys.required:
-        keys.load()
-        if not keys.all():
-            log.warning("API keys are required and there is none: `hyperllamactl key new NAME` makes one")
-    elif not is_loopback(host):
-        log.warning(
-            "whoever can reach this machine may use the API: set `keys.required`, or bind to loopback",
-            extra=fields(host=host or "every interface"),
-        )
-    return keys
 
 
 @contextlib.asynccontextmanager

@@ -134,3 +134,14 @@ def test_ollamas_environment_wins_over_the_file(tmp_path: Path) -> None:
 )
 def test_hosts_in_every_form_ollama_takes(text: str, address: tuple[str, int]) -> None:
     assert config.parse_host(text) == address
+
+
+def test_what_is_prepared_where(tmp_path: Path) -> None:
+    (tmp_path / "engines.d").mkdir()
+    for stated, expected in (("auto", (False, True)), ("on", (True, True)), ("off", (False, False))):
+        (tmp_path / "engines.d" / "vllm.toml").write_text(f'prepare = "{stated}"\n')
+        table = config.load(tmp_path, {"HOME": "/h"}).engine_table("vllm")
+        assert (table.prepares("cpu"), table.prepares("cuda")) == expected
+    (tmp_path / "engines.d" / "vllm.toml").write_text('prepare = "yes"\n')
+    with pytest.raises(ConfigError, match=r"vllm.toml: `prepare` is 'yes', but"):
+        config.load(tmp_path, {"HOME": "/h"})

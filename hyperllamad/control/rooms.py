@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from hyperllamad.config import Config
 from hyperllamad.engines.homes import Homes
-from hyperllamad.keys import KeyRing
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
 from hyperllamad.supervision.supervisor import Supervisor
@@ -21,6 +20,5 @@ class Rooms:
     catalog: Catalog
     library: Library
     homes: Homes
-    keys: KeyRing
     started_at: float  # Unix time
     url: str  # of the API

@@ -67,6 +67,11 @@ class Place:
     host: Host = Host()
     room: Placement | None = None  # which GPUs, and how much of their memory; None = nobody measures the memory here
 
+    @property
+    def orders(self) -> str:
+        """Unix socket on which a prepared process waits for what it is to become."""
+        return f"{self.socket.rpartition('/')[0]}/go.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -75,6 +80,15 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str]  # on top of a minimal environment (PATH, HOME, LANG, CUDA_VISIBLE_DEVICES)
     cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A process that does whatever a start can do before it is known which model it is for."""
+
+    launch: Launch  # with the environment every start in this home has; it waits at Place.orders
+    says: str  # part of the line it prints once it waits
+    late: frozenset[str]  # variables that a model's launch may still add or change
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,11 @@ class Probe:
     ready: str = "/health"  # the first 200 means ready
     metrics: str = "/metrics"
     extra: Mapping[str, str] = field(default_factory=dict)
+    sleep: str = ""  # POST, with {level} to fill in; answered when it sleeps
+    wake: str = ""  # POST; answered when it is awake
+    before_sleep: tuple[str, Mapping[str, Any]] | None = (
+        None  # POST with this body, once it serves: what makes sleep quick
+    )
 
 
 class Engine(Protocol):
@@ -115,14 +134,20 @@ class Engine(Protocol):
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:
         """The memory an instance would take on devices like this one, as far as the model's files tell."""
 
-    def sleep_levels(self, home: Home) -> tuple[int, ...]:
-        """How deep this home's engine can sleep and be woken, best first; () = not at all, or not reliably.
+    def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
+        """How deep an instance can sleep and be woken, best first: 1 keeps the weights in host memory, 2 drops them.
 
-        1 keeps the weights in host memory, 2 drops them.
+        () = not at all, or not so that one could rely on it.
         """
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         """The command that serves `model` on `place.socket`; the model is called `model.digest[:12]` inside."""
+
+    def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:
+        """A process that any launch in this home can take over; `env` is the configuration's.  None = no such thing.
+
+        It takes its orders as launchers/vllm_serve.py does.
+        """
 
     def phase(self, line: str) -> str:
         """The phase of loading a log line announces: starting, weights, compiling, warming; "" when none."""

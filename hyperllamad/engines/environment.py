@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.core.models import Placement
 from hyperllamad.engines.base import Home, Host, Place
 
 LONGEST_SOCKET = 107  # bytes of sun_path in unix(7), less the final zero
@@ -25,6 +26,12 @@ def python_engine(home: Home, place: Place) -> dict[str, str]:
         **_hub(place.host),
         **_telemetry(place.host),
     }
+
+
+def visible(room: Placement) -> dict[str, str]:
+    """The GPUs an engine may use.  CUDA counts the fastest one first unless it is told to count as the driver does."""
+    indices = ",".join(str(share.index) for share in room.shares)
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": indices}
 
 
 def check_room_for_sockets(title: str, env: Mapping[str, str], name: int) -> None:

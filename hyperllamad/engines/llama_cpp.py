@@ -6,14 +6,14 @@ seen with xllamacpp 2026.10.11549.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import BadRequestError, UnsupportedError
 from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Settings
 from hyperllamad.engines import bodies, causes, needs
-from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.causes import Rule
 from hyperllamad.engines.environment import python_engine
 
@@ -116,7 +116,7 @@ class LlamaCpp:
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         return needs.estimate(model, settings)
 
-    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
+    def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:  # noqa: ARG002
         return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
@@ -135,6 +135,9 @@ class LlamaCpp:
         if not system:
             argv += ["--cache-ram", PROMPT_CACHE]
         return Launch((*argv, *settings.args), env | dict(settings.env), place.cwd)
+
+    def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:  # noqa: ARG002
+        return None
 
     def phase(self, line: str) -> str:
         return next((phase for text, phase in _PHASES if text in line), "")

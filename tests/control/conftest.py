@@ -19,7 +19,6 @@ from hyperllamad import config, listen
 from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.engines.homes import Homes
-from hyperllamad.keys import KeyRing
 from hyperllamad.listen import Peer
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
@@ -89,7 +88,6 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         catalog=cast("Any", FakeCatalog(SMOL, QWEN)),
         library=Library(settings, ShortNames(())),
         homes=homes,
-        keys=KeyRing(settings),
         started_at=1.0,
         url="http://127.0.0.1:11434",
     )

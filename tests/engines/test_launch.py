@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperllamad.core.errors import LoadFailedError
-from hyperllamad.core.models import Capability, Kind, Model, Settings
+from hyperllamad.core.models import Capability, Kind, Model, Placement, Settings, Share
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Home, Host, Launch, Place
 from tests.engines import samples
@@ -19,6 +19,17 @@ GOLDEN = Path(__file__).with_name("golden")
 OLD_CPU = samples.place(Host(cpus=tuple(range(16))))
 ALLOWED = samples.place(Host(cpus=(0, 1), telemetry=True, hub_access=True))
 EXTRA = {"args": ("--last", "word"), "env": (("TMPDIR", "/elsewhere"),)}
+
+
+GIB = 1 << 30
+ROOM = Placement((Share("GPU-1", 1, 80 * GIB, 33 * GIB, 16 * GIB),))
+TWO = Placement(tuple(Share(f"GPU-{n}", n, 80 * GIB, 40 * GIB, (20 + n) * GIB) for n in (0, 3)))
+
+
+def in_room(engine: str, room: Placement, **changes: object) -> tuple[Model, Settings, Home, Place]:
+    place = dataclasses.replace(samples.place(), room=room)
+    settings = samples.settings(engine, "cuda", **changes)
+    return samples.DIRECTORY, settings, samples.home(engine, "cuda", version="26.0"), place
 
 
 CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
@@ -38,6 +49,10 @@ CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
         samples.home("vllm", "cuda"),
         samples.place(),
     ),
+    "vllm-cuda-room": in_room("vllm", ROOM),
+    "vllm-cuda-two": in_room("vllm", TWO, env=(("CUDA_VISIBLE_DEVICES", "7"),)),
+    "max-cuda-room": in_room("max", ROOM),
+    "max-cuda-two": in_room("max", TWO),
     **{
         f"{engine}-embedding": (
             samples.encoder_for(engine),
@@ -189,3 +204,43 @@ def test_a_long_runtime_directory_is_named_before_the_engine_is_started(engine: 
     with pytest.raises(LoadFailedError, match=r"by 1 bytes: .*paths.runtime"):
         launch(longest + "x")
     assert launch(longest + "x", env=(("TMPDIR", "/t"),)).env["TMPDIR"] == "/t"  # where the user says so, that counts
+
+
+@pytest.mark.parametrize(("version", "arguments", "levels"), [
+    ("0.33.0", (), (1,)), ("0.17.0", (), (1,)), ("0.13.0.post1", (), (1,)), ("0.9", (), (1,)),
+    ("0.8.5", (), ()), ("0.14.0", (), ()), ("0.16.1rc2", (), ()),
+    ("0.33.0", ("--kv-cache-dtype", "fp8_e4m3"), ()), ("0.33.0", ("--kv_cache_dtype=fp8",), ()),
+    ("0.33.0", ("--kv-cache-dtype", "auto"), (1,)), ("0.33.0", ("--kv-cache-dtype",), (1,)),
+])  # fmt: skip
+def test_vllm_sleeps_where_it_can_be_relied_on(version: str, arguments: tuple[str, ...], levels: tuple[int]) -> None:
+    engine, home = base.load("vllm"), samples.home("vllm", "cuda", version=version)
+    settings = samples.settings("vllm", "cuda", args=arguments)
+    assert engine.sleep_levels(samples.DIRECTORY, settings, home) == levels
+    launch = engine.launch(samples.DIRECTORY, settings, home, samples.place())
+    assert ("--enable-sleep-mode" in launch.argv) is bool(levels)
+    assert ("VLLM_SERVER_DEV_MODE" in launch.env) is bool(levels)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_sleeps_on_a_cpu_or_gives_embeddings(case: str) -> None:
+    model, settings, home, _ = CASES[case]
+    levels = base.load(settings.engine).sleep_levels(model, settings, home)
+    assert levels == ((1,) if settings.engine == "vllm" and settings.device == "cuda" else ())
+
+
+def test_routes_for_developers_are_there_only_behind_the_private_socket() -> None:
+    for model, settings, home, place in CASES.values():
+        launch = base.load(settings.engine).launch(model, settings, home, place)
+        if "VLLM_SERVER_DEV_MODE" in launch.env:
+            assert launch.argv[launch.argv.index("--uds") + 1] == place.socket
+
+
+def test_a_prepared_vllm_differs_from_a_started_one_in_late_variables_only() -> None:
+    for case, (model, settings, home, place) in CASES.items():
+        launch = base.load(settings.engine).launch(model, settings, home, place)
+        preparation = base.load(settings.engine).prepare(home, place, dict(settings.env))
+        assert (preparation is not None) is (settings.engine == "vllm"), case
+        if preparation is not None:
+            before, after = preparation.launch.env, launch.env
+            assert {name for name in before | after if before.get(name) != after.get(name)} <= preparation.late
+            assert preparation.launch.argv[:2] == launch.argv[:2]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hyperllamad.engines import llama_cpp
+from hyperllamad.engines import llama_cpp, vllm
 from hyperllamad.engines import max as modular
+from hyperllamad.engines.launchers import vllm_serve
 
 XLLAMACPP = """
 import json
@@ -126,3 +128,88 @@ def test_no_max_at_all(tmp_path: Path) -> None:
     code, output = run(modular.LAUNCHER, tmp_path, "/x.sock", "serve")
     assert code == 1
     assert "No module named 'max'" in output
+
+
+# -- vLLM ------------------------------------------------------------------------------------------------------------
+
+OPTIONS = """
+import argparse
+def make_arg_parser(parser):
+    parser.add_argument("--model")
+    return parser
+def validate_parsed_serve_args(args): print("checked", flush=True)
+"""
+SERVER = """
+import os
+async def run_server(args): print(WHERE, args.model, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+"""
+UVLOOP = "import asyncio; run = asyncio.run"
+NEWER, OLDER = "vllm/entrypoints/launchers", "vllm/entrypoints/openai"
+
+
+def put_vllm(root: Path, layout: str) -> None:
+    """A vLLM that keeps its server where newer or older versions do."""
+    server, options = {
+        NEWER: (f"{NEWER}/api_server/entry.py", f"{NEWER}/cli_args.py"),
+        OLDER: (f"{OLDER}/api_server.py", f"{OLDER}/cli_args.py"),
+    }[layout]
+    files = {
+        server: f"WHERE = {layout.rpartition('/')[2]!r}{SERVER}",
+        options: OPTIONS,
+        "vllm/utils/argparse_utils.py": "from argparse import ArgumentParser as FlexibleArgumentParser",
+        "vllm/v1/engine/core.py": "print('core', flush=True)",
+        "vllm/v1/engine/async_llm.py": "raise RuntimeError('something is wrong with it')",
+        "uvloop.py": UVLOOP,
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("layout", [NEWER, OLDER])
+def test_vllm_s_server_is_found_where_its_version_keeps_it(layout: str, tmp_path: Path) -> None:
+    put_vllm(tmp_path, layout)
+    code, output = run(vllm.LAUNCHER, tmp_path, "--model", "/m")
+    assert (code, output.splitlines()) == (0, ["checked", f"{layout.rpartition('/')[2]} /m None"])
+
+
+def test_vllm_prepared_waits_for_its_orders(tmp_path: Path) -> None:
+    put_vllm(tmp_path, NEWER)
+    path = tmp_path / "go.sock"
+    with start(vllm.LAUNCHER, tmp_path, "--wait", str(path)) as process:
+        assert process.stdout
+        # What it needs later is imported by now, and what cannot be imported does not keep it from waiting.
+        assert [process.stdout.readline().strip() for _ in range(2)] == ["core", vllm_serve.WAITING]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            orders = {"argv": ["--model", "/late"], "env": {"CUDA_VISIBLE_DEVICES": "1"}}
+            client.sendall(json.dumps(orders).encode() + b"\n")
+            assert client.recv(16) == b"going\n"
+        assert process.stdout.read().splitlines() == ["checked", "launchers /late 1"]
+        assert process.wait(10) == 0
+    assert not path.exists()
+
+
+def test_a_prepared_vllm_that_nobody_needs_ends_at_a_signal(tmp_path: Path) -> None:
+    put_vllm(tmp_path, NEWER)
+    with start(vllm.LAUNCHER, tmp_path, "--wait", str(tmp_path / "go.sock")) as process:
+        assert process.stdout
+        assert [process.stdout.readline().strip() for _ in range(2)][1] == vllm_serve.WAITING
+        process.terminate()
+        assert process.wait(10) == -15
+
+
+def test_a_vllm_that_looks_different_is_refused_in_plain_words(tmp_path: Path) -> None:
+    put_vllm(tmp_path, OLDER)
+    (tmp_path / OLDER / "api_server.py").write_text("")
+    code, output = run(vllm.LAUNCHER, tmp_path, "--model", "/m")
+    found = vllm.ENGINE.explain_exit(code, output.splitlines())
+    assert (code, found.code, found.retry) == (1, "unsupported", False)
+    assert "this version of vLLM cannot be used" in found.cause
+
+
+def test_no_vllm_at_all(tmp_path: Path) -> None:
+    code, output = run(vllm.LAUNCHER, tmp_path, "--model", "/m")
+    assert code == 1
+    assert "No module named 'vllm'" in output

@@ -25,7 +25,7 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines import base
-from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.homes import Homes
 from hyperllamad.supervision.probe import Pace
 from hyperllamad.supervision.rows import Change, Row
@@ -54,12 +54,16 @@ class FakeEngine:
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:
         return Need(weights=model.size)
 
-    def sleep_levels(self, home: Home) -> tuple[int, ...]:
+    def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
         return ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, *settings.args)
         return Launch(argv, dict(settings.env), place.cwd)
+
+    def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:
+        argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, "--wait", place.orders)
+        return Preparation(Launch(argv, dict(env), place.cwd), "waiting for orders", frozenset({"LATE"}))
 
     def phase(self, line: str) -> str:
         return line.removeprefix("phase ") if line.startswith("phase ") else ""
