@@ -11,12 +11,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError, ConfigError
+from hyperllamad.core.models import Limits
 
 T = TypeVar("T")
 SYSTEM_DIRECTORY = Path("/etc/hyperllama")
@@ -99,7 +101,19 @@ class PathsTable(_Table, frozen=True, kw_only=True):
     runtime: str = ""
 
 
-class EngineTable(_Table, frozen=True, kw_only=True):
+class _Limited(_Table, frozen=True, kw_only=True):
+    """Keys of an engine and of a model: what its processes may use, where a control group enforces it."""
+
+    memory_max: str = ""
+    tasks_max: Annotated[int, Meta(ge=0)] = 0
+    cpu_weight: Annotated[int, Meta(ge=0, le=10_000)] = 0
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(parse_size(self.memory_max) if self.memory_max else 0, self.tasks_max, self.cpu_weight)
+
+
+class EngineTable(_Limited, frozen=True, kw_only=True):
     """engines.d/NAME.toml: one engine."""
 
     enabled: bool = True
@@ -121,7 +135,7 @@ class EngineTable(_Table, frozen=True, kw_only=True):
         return self.prepare == "on" or (self.prepare == "auto" and device == "cuda")
 
 
-class ModelTable(_Table, frozen=True, kw_only=True):
+class ModelTable(_Limited, frozen=True, kw_only=True):
     """models.d/*.toml: one model, under the name it is asked for by."""
 
     name: str
@@ -326,7 +340,7 @@ def _explain(text: str, tree: object) -> str:
     found: Any = tree
     for name, index in steps:
         found = found[name] if name else found[int(index)]
-    expected = re.sub(r", got `.*`", "", what).removeprefix("Expected ").strip("`")
+    expected = re.sub(r", got `.*`", "", what).removeprefix("Expected ").replace("`", "")
     return f"`{key}` is {found!r}, but {expected} was expected"
 
 
@@ -339,7 +353,11 @@ def _check_values(config: Config, main: Path) -> None:
         (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
     ]
     for name, table in config.engine.items():
-        checks.append((config.paths.config / "engines.d" / f"{name}.toml", "memory", lambda t=table: t.memory_bytes))
+        file = config.paths.config / "engines.d" / f"{name}.toml"
+        checks.append((file, "memory", lambda t=table: t.memory_bytes))
+        checks.append((file, "memory_max", lambda t=table: t.limits))
+    models = config.paths.config / "models.d"
+    checks += [(models, f"memory_max` of `{model.name}", lambda m=model: m.limits) for model in config.model]
     for path, key, check in checks:
         try:
             check()

@@ -48,6 +48,22 @@ class Message(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the processes of one engine may use together, where a control group enforces it; 0 = no limit."""
+
+    memory: int = 0  # bytes of the machine's memory
+    tasks: int = 0  # processes and threads
+    cpu_weight: int = 0  # 1 to 10,000, against 100 of everybody else; 0 = 100
+
+    def over(self, other: Limits) -> Limits:
+        """Those stated here, else those of `other`."""
+        return Limits(self.memory or other.memory, self.tasks or other.tasks, self.cpu_weight or other.cpu_weight)
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A name and its files, with what they say about themselves."""
 
@@ -77,6 +93,7 @@ class Model:
     context: int = 0  # stated by the user; 0 = choose
     parallel: int = 0  # stated by the user; 0 = choose
     engine_args: tuple[str, ...] = ()
+    limits: Limits = UNLIMITED
 
     @property
     def parameter_size(self) -> str:
@@ -100,6 +117,7 @@ class Settings:
     kv_cache_bytes: int = 0  # 0 = the engine decides
     args: tuple[str, ...] = ()  # extra arguments, last on the command line
     env: tuple[tuple[str, str], ...] = ()
+    limits: Limits = UNLIMITED
 
     @property
     def fingerprint(self) -> str:

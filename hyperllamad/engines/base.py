@@ -65,6 +65,7 @@ class Place:
     cwd: str  # empty working directory
     cache: str  # compile caches, kept per engine home
     host: Host = Host()
+    group: str = ""  # control group of its processes; "" = they have none of their own
     room: Placement | None = None  # which GPUs, and how much of their memory; None = nobody measures the memory here
 
     @property

@@ -183,6 +183,7 @@ class Catalog:
             context=table.context or model.context or self._defaults.context,
             parallel=table.parallel or model.parallel or self._defaults.parallel,
             engine_args=table.args or model.engine_args,
+            limits=table.limits.over(model.limits),
         )
 
 

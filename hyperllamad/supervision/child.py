@@ -14,14 +14,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from hyperllamad.engines.base import Launch, Place
-from hyperllamad.supervision import orphans, place
+from hyperllamad.supervision import cgroups, orphans, place, procfs
+from hyperllamad.supervision.cgroups import NO_DEATHS, Deaths
 from hyperllamad.supervision.lines import LineSplitter
 from hyperllamad.supervision.procfs import Identity
 
@@ -38,6 +39,7 @@ class Exit:
     code: int
     spawn_error: int = 0  # errno when the program could not be started at all; `code` means nothing then
     guard_lost: bool = False  # the guard was killed, and the rest after it
+    memory: Deaths = NO_DEATHS  # what the kernel did to its control group
 
     @property
     def transient(self) -> bool:
@@ -84,6 +86,12 @@ class Child:
         """End the whole tree (SIGKILL)."""
         self._tell(b"K")
 
+    def members(self) -> list[int]:
+        """Everybody of the tree who is there now, but for the guard: who may hold memory on a GPU."""
+        if self._where.group:
+            return cgroups.members(Path(self._where.group))
+        return procfs.descendants(self.guard, procfs.processes()) if self.guard else []
+
     async def run(self) -> Exit:
         """Until nobody of the tree is left.  Cancellation kills the tree first, and waits LAST_WAIT for it at most."""
         with contextlib.ExitStack() as held:
@@ -101,7 +109,8 @@ class Child:
             finally:
                 self._control = None
                 self._drain(output)
-        return self._exit or Exit(-signal.SIGKILL, guard_lost=True)
+        ended = self._exit or Exit(-signal.SIGKILL, guard_lost=True)
+        return replace(ended, memory=cgroups.deaths(Path(self._where.group))) if self._where.group else ended
 
     # -- the pieces ------------------------------------------------------------------------------------------------
 
@@ -115,7 +124,7 @@ class Child:
             os.set_blocking(descriptor, False)
         try:
             guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), "--", *self._launch.argv],
+                [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), self._where.group, *self._launch.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=inlet,
                 stderr=inlet,
@@ -142,9 +151,9 @@ class Child:
     async def _wait_gone(self, guard: subprocess.Popen[bytes]) -> None:
         await self._listen()
         await _wait_reaped(guard)
-        if self._exit is None:  # it cannot have ended the others
+        if self._exit is None or (self._where.group and self.members()):  # it cannot have ended the others
             directory = place.directory(self._where)
-            await orphans.end(directory, place.read(directory))
+            await orphans.end(directory, place.read(directory), self._where.group)
 
     async def _listen(self) -> None:
         """Hear the guard out, until its end of the stream is closed: by its own end, whatever the reason."""

@@ -2,8 +2,9 @@
 # ruff: noqa: PTH123, PTH208
 """The process between the daemon and one engine: it sees to it that nobody the engine started outlives the engine.
 
-Run as `python -I -S guard.py FD -- argv...`: standard library only, nothing of ours imported, blocked in one poll()
-while nothing happens.  FD is its end of a socket pair with the daemon.
+Run as `python -I -S guard.py FD GROUP argv...`: standard library only, nothing of ours imported, blocked in one poll()
+while nothing happens.  FD is its end of a socket pair with the daemon; GROUP the control group the engine is put into,
+"" where there is none.
 
     from the daemon    T = SIGTERM to the engine's main process; K, or the end of the stream = kill everything
     to the daemon      {"pid": N, "start": ticks}      the engine runs; `start` as in /proc/N/stat
@@ -12,7 +13,7 @@ while nothing happens.  FD is its end of a socket pair with the daemon.
 
 The guard is a child subreaper: whoever loses his parent below it becomes its own child, whatever session he moved to.
 So "no child left" means that nobody is left, and only its own children are ever signalled by number: those numbers
-cannot pass to a stranger, because nobody else can reap them.
+cannot pass to a stranger, because nobody else can reap them.  In a control group the kernel ends all of them at once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FIXED = {signal.SIGKILL, signal.SIGSTOP}  # cannot be ignored, nor set
 
 def main(arguments: list[str]) -> int:
     control = int(arguments[0])
-    command = arguments[2:]
+    group, command = arguments[1], arguments[2:]
     os.set_inheritable(control, False)  # noqa: FBT003 - positional only
     for number in UNHEARD:
         signal.signal(number, signal.SIG_IGN)
@@ -42,13 +43,13 @@ def main(arguments: list[str]) -> int:
         return 1
     wakeup = wake_on_child_exit()
     try:
-        pid = start(command, libc)
+        pid = start(command, group, libc)
     except OSError as failure:
         report(control, spawn_error=failure.errno or errno.EIO)
         return 1
     report(control, pid=pid, start=start_time(pid))
     wait_for_end(control, wakeup, pid)
-    report(control, exit=end_everybody(pid))
+    report(control, exit=end_everybody(pid, group))
     return 0
 
 
@@ -68,14 +69,14 @@ def wake_on_child_exit() -> int:
     return readable
 
 
-def start(command: list[str], libc: ctypes.CDLL) -> int:
+def start(command: list[str], group: str, libc: ctypes.CDLL) -> int:
     """Fork and execute `command` as the leader of a new session; raises OSError when it cannot be executed."""
     readable, writable = os.pipe()
     guard = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            become_engine(guard, libc)
+            become_engine(guard, group, libc)
             os.execvp(command[0], command)  # noqa: S606 - no shell is the point
         except OSError as failure:
             os.write(writable, str(failure.errno).encode())
@@ -90,8 +91,10 @@ def start(command: list[str], libc: ctypes.CDLL) -> int:
     return pid
 
 
-def become_engine(guard: int, libc: ctypes.CDLL) -> None:
+def become_engine(guard: int, group: str, libc: ctypes.CDLL) -> None:
     os.setsid()
+    if group:
+        write(f"{group}/cgroup.procs", b"0")  # whoever writes
     for number in signal.valid_signals() - FIXED:
         signal.signal(number, signal.SIG_DFL)  # ignored ones would stay so: ours, Python's, a background shell's
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -134,9 +137,12 @@ def main_has_ended(pid: int) -> bool:
     return False
 
 
-def end_everybody(pid: int) -> int:
+def end_everybody(pid: int, group: str) -> int:
     """Kill until no child is left; the exit code of the main process."""
     code = 0
+    if group:
+        with contextlib.suppress(OSError):  # the loop below ends them too, one after the other
+            write(f"{group}/cgroup.kill", b"1")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # most of them at once
     while True:
@@ -148,6 +154,15 @@ def end_everybody(pid: int) -> int:
             return code
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
+
+
+def write(file: str, content: bytes) -> None:
+    """One write to a file of the kernel; raises OSError."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
 
 
 def children() -> list[int]:

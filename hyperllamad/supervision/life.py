@@ -18,8 +18,10 @@ import anyio
 from hyperllamad.config import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
+from hyperllamad.core.models import Limits
 from hyperllamad.engines.base import Host, Place
-from hyperllamad.supervision import place, precheck, probe, procfs, vital
+from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
+from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.plan import Plan
@@ -29,7 +31,9 @@ from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
 
+STUCK_AFTER = 5.0  # seconds after SIGKILL; giving back a GPU's memory takes up to two
 EXPLAINED_LINES = 400  # how much of its last output an engine's adapter sees; a traceback of vLLM has about 150
+MORE_MEMORY = "a smaller context or fewer parallel requests need less; `memory_max` of the model or engine is the limit"
 SEE_LOGS = "`hyperllamactl logs` shows what it wrote last"
 
 
@@ -52,6 +56,7 @@ class Life:
         host: Host,
         pace: Pace,
         *,
+        delegation: Delegation | None = None,
         report: Callable[[Fact, HyperLlamaError | None], None],
         progressed: Callable[[], None],
         ended: Callable[[End], None],
@@ -65,12 +70,15 @@ class Life:
         self._ring = ring
         self._paths = config.paths
         self._host = host
+        self._delegation = delegation
         self._pace = pace
         self._report = report
         self._progressed = progressed
         self._on_end = ended
         self._began = time.monotonic()
         self._asked = False  # to end
+        self._killed = anyio.Event()
+        self.stuck: tuple[int, ...] = ()  # processes that do not end though they were killed
         self._child: Child | None = None
         self._sick = ""  # why it is being killed
         self._tail: deque[str] = deque(maxlen=EXPLAINED_LINES)  # of this life; the ring has those before it too
@@ -88,6 +96,7 @@ class Life:
 
     def kill(self) -> None:
         self._asked = True
+        self._killed.set()
         if self._child is not None:
             self._child.kill()
 
@@ -110,10 +119,13 @@ class Life:
         try:
             await anyio.to_thread.run_sync(precheck.check, self.plan.model)
             cache = self._paths.cache / "engines" / self.plan.home.id
-            where = place.make(self._paths.runtime, cache, self._host)
+            limits = self.plan.settings.limits
+            where = place.make(self._paths.runtime, cache, self._host, delegation=self._delegation, limits=limits)
         except HyperLlamaError as error:
             self._end(End(Fact.BROKEN, error))
             return
+        if missing := cgroups.unenforced(limits, self._delegation):
+            self._log(logging.WARNING, f"runs without its limits: nothing here enforces {', '.join(missing)}")
         try:
             await self._live(where)
         finally:
@@ -147,6 +159,7 @@ class Life:
         ended = Exit(0)
         async with anyio.create_task_group() as group:
             group.start_soon(self._probe, where)
+            group.start_soon(self._watch_stuck)
             ended = await child.run()
             group.cancel_scope.cancel()
         return ended
@@ -177,6 +190,25 @@ class Life:
             self._log(logging.WARNING, f"has lost its worker process {lost}")
             self._sicken(f"{engine.title}'s worker process died, perhaps because the machine ran out of memory")
 
+    async def _watch_stuck(self) -> None:
+        """Name those who outlive SIGKILL: they sit in a driver, and what they hold cannot be given to others."""
+        await self._killed.wait()
+        await anyio.sleep(STUCK_AFTER)
+        while self._child is not None:
+            before, self.stuck = self.stuck, tuple(self._child.members())
+            if self.stuck and self.stuck != before:
+                self._log(logging.ERROR, f"cannot be ended: {self.stuck_sentence}")
+            await anyio.sleep(STUCK_AFTER)
+
+    @property
+    def stuck_sentence(self) -> str:
+        """What `status` says of them; "" when there are none."""
+        if not self.stuck:
+            return ""
+        which = ", ".join(map(str, self.stuck))
+        held = "its GPU stays held" if self.plan.settings.device == "cuda" else "its memory stays held"
+        return f"process {which} was killed and does not end, perhaps stuck in a driver: {held} until it does"
+
     def _sicken(self, why: str) -> None:
         self._sick = self._sick or why
         self._report(Fact.SICK, EngineDiedError(self._sick, hint=SEE_LOGS))
@@ -202,13 +234,18 @@ class Life:
     def _explain(self, ended: Exit, program: str) -> End:
         if self._asked:
             return End(Fact.EXITED)
-        engine = self.plan.engine
+        plan, engine = self.plan, self.plan.engine
         kind = LoadFailedError if self.upstream is None else EngineDiedError
         if ended.spawn_error:
             why = os.strerror(ended.spawn_error)
             hint = f"`hyperllamactl engine install {engine.name}` makes a new home for the engine"
             fact = Fact.EXITED if ended.transient else Fact.BROKEN
             return End(fact, kind(f"{program} cannot be started: {why}", hint=hint))
+        if ended.memory.killed:
+            # A limit that it reached while loading it would reach again; later it depends on what it is asked.
+            hopeless = ended.memory.by_limit and self.upstream is None
+            fact = Fact.BROKEN if hopeless else Fact.EXITED
+            return End(fact, kind(_memory_cause(engine.title, ended.memory, plan.settings.limits), hint=MORE_MEMORY))
         if ended.guard_lost:
             return End(Fact.EXITED, kind(f"{engine.title} was killed together with its guard process", hint=SEE_LOGS))
         explanation = engine.explain_exit(ended.code, list(self._tail))
@@ -231,10 +268,18 @@ class Life:
         log.log(level, "%s %s", self.plan.engine.title, what, extra=self._fields)
 
 
+def _memory_cause(title: str, memory: Deaths, limits: Limits) -> str:
+    """A sentence about the kernel having killed it for memory."""
+    if not memory.by_limit:
+        return f"{title} was ended by the kernel because the machine, or the whole service, had no memory left"
+    size = f" of {limits.memory / 2**30:.3g} GiB" if limits.memory else ""
+    return f"{title} reached its host memory limit{size} and was ended by the kernel"
+
+
 def _remove(where: Place) -> None:
     directory = place.directory(where)
     with contextlib.suppress(FileNotFoundError):
         try:
-            place.remove(directory)
+            place.remove(directory, where.group)
         except OSError as failure:
             log.warning("%s cannot be removed: %s", failure.filename or directory, failure.strerror)

@@ -1,8 +1,9 @@
 """Find and end what is left of an engine whose guard is gone, and at start what an earlier life of the daemon left.
 
-Never a stranger: a process belongs to a place when its environment carries the place's mark (a random name, so proof
-by itself), or when it is of the recorded session and its working directory lies in the place.  Numbers are used again
-by the kernel; start time, boot and a pidfd held while checking guard against that.
+Never a stranger: a process belongs to a place when it is in the place's control group, when its environment carries
+the place's mark (a random name, so proof by itself), or when it is of the recorded session and its working directory
+lies in the place.  Numbers are used again by the kernel; start time, boot and a pidfd held while checking guard against
+that.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import ctypes
 import logging
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
 
-from hyperllamad.supervision import place, procfs
+from hyperllamad.supervision import cgroups, place, procfs
+from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.place import Leader
 from hyperllamad.supervision.procfs import Process
 
@@ -35,35 +38,45 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-async def sweep(runtime: Path) -> int:
+async def sweep(runtime: Path, delegation: Delegation | None = None) -> int:
     """End what an earlier life left in `runtime` and remove its places; how many processes were killed."""
     killed = 0
-    try:
-        directories = sorted(place.root(runtime).iterdir())
-    except FileNotFoundError:
-        return 0
-    for directory in directories:
+    groups = {name: str(path) for name, path in delegation.groups()} if delegation is not None else {}
+    for directory in _places(runtime, groups):
         leader = place.read(directory)
         if leader is not None and leader.daemon.alive and leader.daemon != procfs.myself():
             continue  # another daemon's, and it is at work
+        group = groups.get(directory.name, "")
         with anyio.move_on_after(SWEEP_PATIENCE) as patience:
-            killed += await end(directory, leader)
+            killed += await end(directory, leader, group)
         if patience.cancelled_caught:
             log.warning("processes of %s do not end; it is left as it is", directory)
             continue
         try:
-            await anyio.to_thread.run_sync(place.remove, directory)
+            await anyio.to_thread.run_sync(place.remove, directory, group)
         except OSError as failure:
-            log.warning("%s cannot be removed: %s", directory, failure.strerror)
+            log.warning("%s cannot be removed: %s", failure.filename or directory, failure.strerror)
     return killed
 
 
-async def end(directory: Path, leader: Leader | None) -> int:
-    """Kill everybody who belongs to `directory`, and wait until all are gone; how many there were."""
+def _places(runtime: Path, groups: Iterable[str]) -> list[Path]:
+    """Every place that has a directory or a group; systemd may have removed the directories."""
+    root = place.root(runtime)
+    try:
+        found = set(root.iterdir())
+    except FileNotFoundError:
+        found = set()
+    return sorted(found | {root / name for name in groups})
+
+
+async def end(directory: Path, leader: Leader | None, group: str = "") -> int:
+    """Kill everybody who belongs to `directory` or `group`, and wait until all are gone; how many there were."""
     session = _session(leader)
     killed: set[int] = set()
     pause = SHORTEST_PAUSE
-    while alive := {one.pid for one in procfs.processes() if _belongs(one, directory, session)}:
+    while alive := _left(directory, session, group):
+        if group:
+            cgroups.kill(Path(group))
         for pid in alive:
             _kill(pid, directory, session)
         killed |= alive
@@ -71,6 +84,12 @@ async def end(directory: Path, leader: Leader | None) -> int:
         pause = min(2 * pause, LONGEST_PAUSE)
     _reap(killed, session)
     return len(killed)
+
+
+def _left(directory: Path, session: int, group: str) -> set[int]:
+    """Who is still alive."""
+    found = {one.pid for one in procfs.processes() if _belongs(one, directory, session)}
+    return found | set(cgroups.members(Path(group))) if group else found
 
 
 def _session(leader: Leader | None) -> int:

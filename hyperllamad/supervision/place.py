@@ -1,11 +1,13 @@
-"""The directory one child lives in: runtime/e/<id>/ with `e.sock`, `tmp/`, `cwd/` and `leader`, for our user only.
+"""Where one child lives: runtime/e/<id>/ with `e.sock`, `tmp/`, `cwd/` and `leader`, for our user only.
 
-`leader` says which processes belong to it, so that a later life of the daemon can find them; it must not know how
-they are ended (orphans.py does).
+Where control groups are delegated to us it has one of those too, named after the directory.  `leader` says which
+processes belong to it, so that a later life of the daemon can find them; it must not know how they are ended
+(orphans.py does).
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from pathlib import Path
@@ -13,8 +15,10 @@ from pathlib import Path
 import msgspec
 
 from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.engines.base import Host, Place
-from hyperllamad.supervision import procfs
+from hyperllamad.supervision import cgroups, procfs
+from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.procfs import Identity
 
 MARK = "HYPERLLAMA_PLACE"  # environment variable of everybody who lives here; its value is the directory
@@ -34,8 +38,13 @@ def root(runtime: Path) -> Path:
     return runtime / "e"
 
 
-def make(runtime: Path, cache: Path, host: Host) -> Place:
-    """A new place, and the `cache` directory of its engine home; raises LoadFailedError when it cannot be made."""
+def make(
+    runtime: Path, cache: Path, host: Host, *, delegation: Delegation | None = None, limits: Limits = UNLIMITED
+) -> Place:
+    """A new place, and the `cache` directory of its engine home; raises LoadFailedError when it cannot be made.
+
+    With a `delegation` it has a control group, and `limits` hold there as far as the kernel's controllers go.
+    """
     directory = root(runtime) / secrets.token_hex(4)
     socket = str(directory / "e.sock")
     if (excess := len(socket.encode()) - LONGEST_SOCKET) > 0:
@@ -47,12 +56,13 @@ def make(runtime: Path, cache: Path, host: Host) -> Place:
         for one in (cache, directory, directory / "tmp", directory / "cwd"):
             one.mkdir(mode=0o700, parents=True, exist_ok=one is cache)
         _write(directory, Leader(procfs.boot_id(), procfs.myself()))
+        group = str(delegation.make(directory.name, limits)) if delegation is not None else ""
     except OSError as failure:
         shutil.rmtree(directory, ignore_errors=True)
         raise LoadFailedError(
             f"{failure.filename} cannot be made: {failure.strerror}", hint="check its owner and the space left there"
         ) from failure
-    return Place(socket, str(directory / "tmp"), str(directory / "cwd"), str(cache), host)
+    return Place(socket, str(directory / "tmp"), str(directory / "cwd"), str(cache), host, group)
 
 
 def directory(place: Place) -> Path:
@@ -72,9 +82,12 @@ def read(where: Path) -> Leader | None:
         return None
 
 
-def remove(where: Path) -> None:
-    """Remove a place's directory with everything in it; raises OSError."""
-    shutil.rmtree(where)
+def remove(where: Path, group: str = "") -> None:
+    """Remove a place's directory with everything in it, and its control group; raises OSError."""
+    if group:
+        cgroups.remove(Path(group))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(where)
 
 
 def _write(where: Path, leader: Leader) -> None:

@@ -56,6 +56,7 @@ def resolve(model: Model, config: Config, home: Home) -> Settings:
         kv_cache_bytes=table.memory_bytes,
         args=(*table.args, *model.engine_args),
         env=tuple(sorted(table.env.items())),
+        limits=model.limits.over(table.limits),
     )
 
 

@@ -94,5 +94,5 @@ def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> 
         since=unix + view.since,
         until=None if expires_at == math.inf else unix + expires_at,
         pid=life.pid if life is not None else 0,
-        cause=str(view.error) if view.error is not None else "",
+        cause=(life.stuck_sentence if life is not None else "") or str(view.error or ""),
     )

@@ -25,8 +25,9 @@ from hyperllamad.core.models import Key, Model, Settings
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines import host
 from hyperllamad.engines.homes import Homes
-from hyperllamad.supervision import orphans, rows
+from hyperllamad.supervision import cgroups, orphans, rows
 from hyperllamad.supervision.broadcast import Broadcast, Watch
+from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.child import LAST_WAIT
 from hyperllamad.supervision.lease import Lease
 from hyperllamad.supervision.life import End, Life
@@ -68,6 +69,7 @@ class Supervisor:
         self._logs = LogBook()
         self._changes: Broadcast[Change] = Broadcast()
         self._memory = rows.MemoryMeter()
+        self._delegation: Delegation | None = None  # of control groups
         self._tasks: anyio.abc.TaskGroup | None = None
         self._wake = anyio.Event()
         self._sleeps_until = math.inf
@@ -162,7 +164,11 @@ class Supervisor:
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Until close() was called and no process is left.  First ends what an earlier life of the daemon left."""
         orphans.become_subreaper()
-        if killed := await orphans.sweep(self._config.paths.runtime):
+        runtime = self._config.paths.runtime
+        self._delegation = cgroups.delegation(runtime)
+        if self._delegation is not None:
+            log.info("each engine gets a control group", extra=fields(below=self._delegation.root))
+        if killed := await orphans.sweep(runtime, self._delegation):
             log.warning("ended %d processes that an earlier daemon left behind", killed)
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -257,6 +263,7 @@ class Supervisor:
             self._config,
             self._host,
             self._pace,
+            delegation=self._delegation,
             report=lambda fact, error: self._report(key, fact, error),
             progressed=lambda: self._tell(key, State.STARTING),
             ended=lambda end: self._ended(key, end),

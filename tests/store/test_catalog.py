@@ -12,7 +12,7 @@ import pytest
 
 from hyperllamad.config import ModelsTable, ModelTable, Paths
 from hyperllamad.core.errors import InvalidNameError, LoadFailedError, ModelNotFoundError
-from hyperllamad.core.models import Format
+from hyperllamad.core.models import Format, Limits
 from hyperllamad.store import catalog, survey
 from hyperllamad.store.catalog import Catalog
 from tests.store.files import sharded_directory, small_directory, small_gguf
@@ -103,6 +103,8 @@ def test_what_models_d_adds(store: Path, make: Make) -> None:
     assert model.name.short == "TINY:latest"
     assert (model.engine, model.context, model.parallel, model.engine_args) == ("vllm", 99, 3, ("--x",))
     assert (model.system, model.parameters) == ("Be kind.", {"top_k": 1})
+    (model,) = make(ModelTable(name="tiny", memory_max="2GiB", tasks_max=64)).list()
+    assert model.limits == Limits(memory=2 << 30, tasks=64)
     (model,) = make(context=5, parallel=6).list()
     assert (model.engine, model.context, model.parallel, model.engine_args) == ("", 5, 6, ())
 

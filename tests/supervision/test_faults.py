@@ -17,7 +17,7 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Launch
-from hyperllamad.supervision import procfs
+from hyperllamad.supervision import life, procfs
 from hyperllamad.supervision.broadcast import Watch
 from hyperllamad.supervision.lines import LONGEST
 from hyperllamad.supervision.logs import MOST_CHARACTERS, MOST_LINES
@@ -46,6 +46,37 @@ async def stream(upstream: Upstream, words: int = 10, seen: list[bytes] | None =
 def guard_of(supervisor: Supervisor) -> int:
     (life,) = supervisor._lives.values()
     return life.guard
+
+
+# -- what cannot be killed --------------------------------------------------------------------------------------------
+
+
+async def test_a_process_that_outlives_its_kill_is_named_until_it_ends(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard is stopped, so that nobody ends it: as with a process that sits in a driver."""
+    monkeypatch.setattr(life, "STUCK_AFTER", 0.02)
+    async with fake.supervised(runtime, stop_timeout="0.1s") as supervisor:
+        model = fake.model(runtime, "m", "--ignore-term")
+        lease = supervisor.lease(model)
+        await lease.granted()
+        lease.release()
+        row = fake.row(supervisor, "m")
+        assert row is not None
+        guard = guard_of(supervisor)
+        os.kill(guard, signal.SIGSTOP)
+        try:
+            supervisor.unload(model)
+            await wait_for(
+                lambda: (now := fake.row(supervisor, "m")) is not None and "was killed and does" in now.cause
+            )
+            now = fake.row(supervisor, "m")
+            assert now is not None
+            assert f"process {row.pid} was killed and does not end" in now.cause
+            assert now.state is State.STOPPING, "it keeps its place"
+        finally:
+            os.kill(guard, signal.SIGCONT)
+        await wait_for(lambda: not supervisor.rows())
 
 
 # -- loading ---------------------------------------------------------------------------------------------------------

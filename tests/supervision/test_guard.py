@@ -46,10 +46,10 @@ print("up", flush=True)
 class Guarded:
     """A guard with the daemon's end of its socket."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, group: str = "") -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(10)
-        argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), "--", *command]
+        argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), group, *command]
         out = subprocess.PIPE
         self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=out, start_new_session=True, text=True)
         theirs.close()
@@ -75,8 +75,8 @@ class Guarded:
 def guarded() -> Iterator[Any]:
     made: list[Guarded] = []
 
-    def make(*command: str) -> Guarded:
-        made.append(Guarded(*command))
+    def make(*command: str, group: str = "") -> Guarded:
+        made.append(Guarded(*command, group=group))
         return made[-1]
 
     yield make

@@ -11,7 +11,7 @@ import pytest
 
 from hyperllamad.config import Config, EngineTable
 from hyperllamad.core.errors import NoEngineError
-from hyperllamad.core.models import key_of
+from hyperllamad.core.models import Limits, key_of
 from hyperllamad.engines.base import Home
 from hyperllamad.supervision import plan
 from tests.supervision import fake
@@ -71,6 +71,13 @@ def test_the_engines_table_and_the_models_own_arguments(config: Config, runtime:
     assert settings.env == (("A", "1"), ("B", "2"))
     assert settings.kv_cache_bytes == 1 << 30
     assert (settings.engine, settings.home, settings.device) == ("llama_cpp", fake.HOME.id, "cpu")
+
+
+def test_a_models_own_limits_win_over_its_engines(config: Config, runtime: Path) -> None:
+    table = EngineTable(memory_max="8GiB", cpu_weight=50)
+    config = msgspec.structs.replace(config, engine={"llama_cpp": table})
+    model = fake.model(runtime, "m", limits=Limits(memory=1 << 30, tasks=64))
+    assert plan.resolve(model, config, fake.HOME).limits == Limits(1 << 30, 64, 50)
 
 
 def test_a_plan_names_its_instance(config: Config, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
