@@ -55,7 +55,7 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
     # Imported late: `--check-config` and `--help` should not pay for a web server.
     import anyio
 
-    from hyperllamad import daemon, telemetry
+    from hyperllamad import daemon, doors, telemetry
 
     telemetry.start_logging(debug=config.server.debug)
     gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
@@ -64,7 +64,7 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
         anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
         logging.getLogger("hyperllamad").error("%s", failure)
-        return EX_UNAVAILABLE if isinstance(failure, daemon.AddressTakenError) else 1
+        return EX_UNAVAILABLE if isinstance(failure, doors.AddressTakenError) else 1
     return 0
 
 

@@ -7,29 +7,26 @@ control, front, READY.  At the end: the fleet drains while both doors still answ
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, listen
+from hyperllamad import __version__, doors
 from hyperllamad import demo as demonstration
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.doors import AddressTakenError, Doors, answering
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
 from hyperllamad.front.ports import Services
@@ -40,14 +37,6 @@ from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.telemetry import Metrics, Notifier, fields
 
 log = logging.getLogger(__name__)
-
-LAST_WORDS = 2.0  # seconds a connection gets to take the end of its answer, once the fleet is empty
-
-
-class AddressTakenError(HyperLlamaError):
-    """Somebody else listens where we should, or another daemon has our runtime directory."""
-
-    code = "address_taken"
 
 
 async def main(config: Config, demo: str = "", *, prepare_only: bool = False) -> None:
@@ -62,19 +51,18 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
             return
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
-        front = _open_front(config, held)
-        admin = _open_admin(config, held)
-        await _serve(config, front, admin, demo=demo)
+        opened = held.enter_context(doors.opened(config))
+        await _serve(config, opened, demo=demo)
 
 
-async def _serve(config: Config, front: list[socket.socket], admin: socket.socket, *, demo: str) -> None:
+async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
     library = Library(config, shortnames.load(config.paths.config))
     supervisor = Supervisor(config, homes)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
-    url = _shown_url(front[0])
+    url = opened.url
     rooms = Rooms(
         config=config,
         supervisor=supervisor,
@@ -89,7 +77,7 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
         await root.start(supervisor.run)
         await root.start(library.run)
         front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__))
-        async with _door(create_control(rooms), [admin]), _door(front_app, front):
+        async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api) as front:
             notifier.ready()
             notifier.status(f"serving {url}")
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
@@ -101,22 +89,14 @@ async def _serve(config: Config, front: list[socket.socket], admin: socket.socke
             await stop.wait()
             notifier.stopping()
             log.info("stopping", extra=fields(grace=config.server.grace))
-            supervisor.close()
+            if opened.handed_on:
+                # New clients wait at the sockets for the next life: whoever is in already is served to the end first.
+                with anyio.move_on_after(config.server.grace):
+                    await front.close()
+            supervisor.close(now=opened.handed_on)
             await supervisor.wait_empty()
         root.cancel_scope.cancel()
     log.info("stopped")
-
-
-@contextlib.asynccontextmanager
-async def _door(app: Any, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    """Answer on `sockets` for as long as the block lasts."""
-    closing = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(partial(listen.serve, app, sockets, stop=closing.wait, grace=LAST_WORDS))
-        try:
-            yield
-        finally:
-            closing.set()
 
 
 async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]) -> None:
@@ -181,38 +161,3 @@ def _only_one(runtime: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _open_front(config: Config, held: contextlib.ExitStack) -> list[socket.socket]:
-    host, port = config.server.address
-    try:
-        opened = listen.open_tcp(host, port)
-    except OSError as failure:
-        where = failure.filename or f"{host}:{port}"
-        hint = (
-            "another server, perhaps Ollama, has it: stop that, or set `server.host` or OLLAMA_HOST"
-            if failure.errno == errno.EADDRINUSE
-            else "check `server.host` and OLLAMA_HOST"
-        )
-        raise AddressTakenError(f"cannot listen on {where}: {failure.strerror or failure}", hint=hint) from failure
-    for sock in opened:
-        held.callback(sock.close)
-    return opened
-
-
-def _open_admin(config: Config, held: contextlib.ExitStack) -> socket.socket:
-    path = config.paths.admin_socket
-    try:
-        sock = listen.open_unix(path, group=config.admin.group)
-    except OSError as failure:
-        raise AddressTakenError(f"cannot listen on {path}: {failure.strerror}") from failure
-    held.callback(path.unlink, missing_ok=True)
-    held.callback(sock.close)
-    return sock
-
-
-def _shown_url(sock: socket.socket) -> str:
-    """An address that works on this machine: every interface is shown as the loopback one."""
-    host, port = sock.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"

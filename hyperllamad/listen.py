@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +177,13 @@ async def serve(
             connections.hang_up()
 
 
+# Who made the socket's file removes it: systemd, or the daemon.  Python 3.13 and later would, unless told otherwise.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+
 async def _start(accepted: Callable[..., None], sock: socket.socket) -> asyncio.Server:
     if sock.family == socket.AF_UNIX:
-        return await asyncio.start_unix_server(accepted, sock=sock, backlog=BACKLOG)
+        return await asyncio.start_unix_server(accepted, sock=sock, backlog=BACKLOG, **_KEEP_FILE)
     return await asyncio.start_server(accepted, sock=sock, backlog=BACKLOG)
 
 
@@ -194,17 +199,21 @@ def _hypercorn_config() -> Config:
 # -- opening sockets ---------------------------------------------------------------------------------------------------
 
 
-def open_tcp(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address `host` stands for; raises OSError naming the address that failed.
+def addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """(family, address) of everything `host` stands for, as bind() takes it; raises OSError.
 
     An empty host or `*` means every interface, both families.
     """
     passive = None if host in {"", "*"} else host
     found = socket.getaddrinfo(passive, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def open_tcp(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address `host` stands for; raises OSError naming the address that failed."""
     opened: list[socket.socket] = []
     try:
-        for family, address in addresses:
+        for family, address in addresses(host, port):
             sock = socket.socket(family, socket.SOCK_STREAM)
             opened.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
