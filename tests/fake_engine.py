@@ -2,7 +2,9 @@
 
 Standard library only, started as `python -I -S fake_engine.py --socket PATH [vices]`; listens after about 0.1 s.
 It counts: the words of an answer are always "one two three ...", ten of them unless the request's `max_tokens` says
-fewer or its own field `words` says otherwise.
+fewer or its own field `words` says otherwise.  Word n is the token FIRST_ID + n; a prompt of token ids that ends in
+such ones is counted on from there, which is how an answer is continued.  A vice "after K tokens" shows once K tokens
+were made, whoever asked for them.
 """
 
 from __future__ import annotations
@@ -14,37 +16,57 @@ import itertools
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+FIRST_ID = 1000
 GARBAGE = b'data: {"choices": [{"delta": \xff\xfe <not json>\n\n'
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", required=True)
-    parser.add_argument("--slow", type=float, default=0.0, metavar="S", help="take S seconds to load")
-    parser.add_argument("--never-ready", action="store_true", help="listen, and answer /health with 503 for ever")
-    parser.add_argument("--exit", type=int, metavar="N", help="print an error and exit with N while loading")
-    parser.add_argument("--exit-after-tokens", type=int, metavar="K", help="exit with 0, as vLLM does when it crashes")
-    parser.add_argument("--segv-after-tokens", type=int, metavar="K")
-    parser.add_argument(
-        "--freeze-after-tokens", type=int, metavar="K", help="answer nothing any more, not even /health"
+    loading = parser.add_argument_group("while it loads")
+    loading.add_argument("--slow", type=float, default=0.0, metavar="S", help="take S seconds to load")
+    loading.add_argument("--busy-load", action="store_true", help="compute all that time, as a compiler does")
+    loading.add_argument("--never-ready", action="store_true", help="listen, and answer /health with 503 for ever")
+    loading.add_argument("--exit", type=int, metavar="N", help="print an error and exit with N while loading")
+    loading.add_argument("--port-held", action="store_true", help="find its socket taken")
+    loading.add_argument("--fork-and-die", action="store_true", help="leave a grandchild and die while loading")
+    dying = parser.add_argument_group("while it answers")
+    dying.add_argument("--exit-after-tokens", type=int, metavar="K", help="exit with 0, as vLLM does when it crashes")
+    dying.add_argument("--segv-after-tokens", type=int, metavar="K")
+    dying.add_argument("--freeze-after-tokens", type=int, metavar="K", help="answer nothing any more, not even /health")
+    dying.add_argument("--stall-after-tokens", type=int, metavar="K", help="make no token any more; /health says 200")
+    dying.add_argument("--spin-after-tokens", type=int, metavar="K", help="the same, and compute for ever")
+    dying.add_argument("--garbage", action="store_true", help="events that are not JSON")
+    dying.add_argument("--half-sse", action="store_true", help="close the connection in the middle of an event")
+    dying.add_argument("--error-500", action="store_true", help="answer every completion with 500")
+    dying.add_argument(
+        "--error-500-after", type=int, metavar="R", help="answer everything with 500 after R completions"
     )
-    parser.add_argument("--ignore-term", action="store_true")
-    parser.add_argument("--fork", action="store_true", help="a grandchild in a session of its own that holds stdout")
-    parser.add_argument("--worker", action="store_true", help="a grandchild in the same session")
-    parser.add_argument("--hang-health", action="store_true", help="answer /health once, then never again")
-    parser.add_argument("--garbage", action="store_true", help="events that are not JSON")
-    parser.add_argument("--half-sse", action="store_true", help="close the connection in the middle of an event")
-    parser.add_argument("--error-500", action="store_true", help="answer every completion with 500")
-    parser.add_argument(
+    dying.add_argument(
+        "--slow-reader", type=float, default=0.0, metavar="S", help="S seconds for each KiB of a request"
+    )
+    dying.add_argument("--leak", type=int, default=0, metavar="MIB", help="with every token")
+    dying.add_argument("--token-delay", type=float, default=0.0, metavar="S")
+    dying.add_argument("--prefill", type=float, default=0.0, metavar="S", help="S busy seconds before the first token")
+    dying.add_argument("--pings", action="store_true", help="comments in the stream while no token comes")
+    beside = parser.add_argument_group("besides")
+    beside.add_argument("--ignore-term", action="store_true")
+    beside.add_argument("--fork", action="store_true", help="a grandchild in a session of its own that holds stdout")
+    beside.add_argument("--worker", action="store_true", help="a grandchild in the same session")
+    beside.add_argument("--hang-health", action="store_true", help="answer /health once, then never again")
+    beside.add_argument(
         "--log-flood", type=int, metavar="MIB", default=0, help="print that much, one line of 10 MiB too"
     )
-    parser.add_argument("--token-delay", type=float, default=0.0, metavar="S")
+    beside.add_argument("--lying-metrics", action="store_true", help="nothing runs, and tokens go backwards")
+    beside.add_argument("--refuse-wake", action="store_true", help="sleep, but answer /wake_up with 500")
+    beside.add_argument("--wrong-weights", action="store_true", help="count backwards after it slept")
     return parser.parse_args()
 
 
@@ -55,7 +77,11 @@ class Engine:
         self.vices = vices
         self.running = 0
         self.tokens = 0
+        self.completions = 0
         self.health_checks = 0
+        self.asleep = False
+        self.words = WORDS
+        self.leaked: list[bytes] = []
 
     async def serve(self) -> None:
         server = await asyncio.start_unix_server(self.connection, self.vices.socket)
@@ -71,7 +97,7 @@ class Engine:
             length = next(
                 (int(x.split(":")[1]) for x in head.lower().split("\r\n") if x.startswith("content-length:")), 0
             )
-            body = json.loads(await reader.readexactly(length)) if length else {}
+            body = json.loads(await self.read(reader, length)) if length else {}
             await self.answer(method, path, body, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -79,22 +105,53 @@ class Engine:
             with contextlib.suppress(ConnectionError):
                 writer.close()
 
+    async def read(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        if not self.vices.slow_reader:
+            return await reader.readexactly(length)
+        data = b""
+        while len(data) < length:
+            data += await reader.readexactly(min(1024, length - len(data)))
+            await asyncio.sleep(self.vices.slow_reader)
+        return data
+
     async def answer(
         self, method: str, path: str, body: dict, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if path == "/health":
+        limit = self.vices.error_500_after
+        path, _, _ = path.partition("?")
+        if limit is not None and self.completions >= limit:
+            await whole_json(writer, 500, error("the fake engine was told to fail", 500))
+        elif path == "/health":
             await self.health(writer)
         elif path == "/metrics":
-            text = f"fake_requests_running {self.running}\nfake_tokens_total {self.tokens}\n"
-            await whole(writer, 200, text.encode(), "text/plain; version=0.0.4")
+            await whole(writer, 200, self.metrics().encode(), "text/plain; version=0.0.4")
         elif method == "POST" and path in {"/v1/chat/completions", "/v1/completions"}:
             self.running += 1
+            self.completions += 1
             try:
                 await self.complete(path.endswith("chat/completions"), body, reader, writer)
             finally:
                 self.running -= 1
+        elif path in {"/sleep", "/wake_up", "/is_sleeping"}:
+            await self.sleeping(path, writer)
         else:
             await whole_json(writer, 404, error(f"no route {method} {path}", 404))
+
+    def metrics(self) -> str:
+        if self.vices.lying_metrics:
+            return f"fake_requests_running 0\nfake_tokens_total {-self.tokens}\nfake_tokens_total NaN\n"
+        return f"fake_requests_running {self.running}\nfake_tokens_total {self.tokens}\n"
+
+    async def sleeping(self, path: str, writer: asyncio.StreamWriter) -> None:
+        """vLLM's three routes."""
+        if path == "/wake_up" and self.vices.refuse_wake:
+            await whole_json(writer, 500, error("the fake engine does not want to wake", 500))
+            return
+        if path != "/is_sleeping":
+            self.asleep = path == "/sleep"
+        if path == "/wake_up" and self.vices.wrong_weights:
+            self.words = WORDS[::-1]
+        await whole_json(writer, 200, {"is_sleeping": self.asleep})
 
     async def health(self, writer: asyncio.StreamWriter) -> None:
         self.health_checks += 1
@@ -106,17 +163,20 @@ class Engine:
     async def complete(
         self, chat: bool, body: dict, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if self.vices.error_500:
+        if self.vices.error_500 or self.asleep:
             await whole_json(writer, 500, error("the fake engine was told to fail", 500))
             return
-        total = body.get("words") or len(WORDS)
-        words = list(itertools.islice(itertools.cycle(WORDS), min(body.get("max_tokens") or total, total)))
+        before = counted(body.get("prompt"))
+        total = (body.get("words") or len(WORDS)) - before
+        made = itertools.islice(itertools.cycle(self.words), before, None)
+        words = list(itertools.islice(made, max(0, min(body.get("max_tokens") or total, total))))
         finish = "length" if body.get("max_tokens") and len(words) == body["max_tokens"] else "stop"
-        prompt = len(json.dumps(body.get("messages") or body.get("prompt") or "").split())
+        prompt = len(prompt_ids(body))
         usage = {"prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": prompt + len(words)}
         if body.get("stream"):
-            await self.stream(chat, words, (finish, usage), reader, writer)
+            await self.stream(chat, body, (words, before, finish, usage), reader, writer)
             return
+        await self.prefill(None)
         for _ in words:
             await self.token(reader)
         text = " ".join(words)
@@ -126,17 +186,23 @@ class Engine:
     async def stream(
         self,
         chat: bool,
-        words: list[str],
-        last: tuple[str, dict],
+        body: dict,
+        answer: tuple[list[str], int, str, dict],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        """`last` is the reason for the end, and the usage."""
+        """`answer` is the words, the number of the first of them, the reason for the end, and the usage."""
+        words, before, finish, usage = answer
+        ids = body.get("return_token_ids", False)
         await send(writer, b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        if chat:
-            await event(writer, envelope(chat, [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]))
-        for number, word in enumerate(words):
-            await self.token(reader)
+        await self.prefill(writer)
+        first = envelope(chat, [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}] if chat else [])
+        if ids:
+            first["prompt_token_ids"] = prompt_ids(body)
+        if ids or chat:
+            await event(writer, first)
+        for number, word in enumerate(words, before):
+            await self.token(reader, writer)
             if self.vices.garbage:
                 await chunk(writer, GARBAGE)
                 continue
@@ -146,26 +212,59 @@ class Engine:
                 return
             text = word if number == 0 else f" {word}"
             part = {"delta": {"content": text}} if chat else {"text": text}
+            part |= {"token_ids": [FIRST_ID + number]} if ids else {}
             await event(writer, envelope(chat, [{"index": 0, **part, "finish_reason": None}]))
         part = {"delta": {}} if chat else {"text": ""}
-        await event(writer, envelope(chat, [{"index": 0, **part, "finish_reason": last[0]}]))
-        await event(writer, envelope(chat, [], last[1]))
+        await event(writer, envelope(chat, [{"index": 0, **part, "finish_reason": finish}]))
+        await event(writer, envelope(chat, [], usage))
         await chunk(writer, b"data: [DONE]\n\n")
         await send(writer, b"0\r\n\r\n")
 
-    async def token(self, reader: asyncio.StreamReader) -> None:
+    async def prefill(self, writer: asyncio.StreamWriter | None) -> None:
+        """Compute for a while, answering others meanwhile, as an engine of several processes does."""
+        end = time.monotonic() + self.vices.prefill
+        while time.monotonic() < end:
+            await self.wait(writer, busy=True)
+
+    async def wait(self, writer: asyncio.StreamWriter | None, *, busy: bool) -> None:
+        """A tenth of a second without a token."""
+        if writer is not None and self.vices.pings:
+            await chunk(writer, b": ping\n\n")
+        if busy:
+            spin(0.05)
+        await asyncio.sleep(0.05 if busy else 0.1)
+
+    async def token(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None = None) -> None:
         """Make one token, or show a vice instead; raises ConnectionError when the client has hung up."""
-        if self.vices.token_delay:
-            await asyncio.sleep(self.vices.token_delay)
+        vices = self.vices
+        if vices.token_delay:
+            await asyncio.sleep(vices.token_delay)
         if reader.at_eof():
             raise ConnectionResetError("the client hung up")
         made, self.tokens = self.tokens, self.tokens + 1
-        if made == self.vices.exit_after_tokens:
+        if vices.leak:
+            self.leaked.append(os.urandom(4096) * (vices.leak << 8))
+        if made == vices.exit_after_tokens:
             os._exit(0)
-        if made == self.vices.segv_after_tokens:
+        if made == vices.segv_after_tokens:
             os.kill(os.getpid(), signal.SIGSEGV)
-        if made == self.vices.freeze_after_tokens:
+        if made == vices.freeze_after_tokens:
             time.sleep(3600)
+        for limit, busy in ((vices.stall_after_tokens, False), (vices.spin_after_tokens, True)):
+            while limit is not None and made >= limit:
+                await self.wait(writer, busy=busy)
+
+
+def counted(prompt: object) -> int:
+    """How many words the prompt ends with that were made before."""
+    ids = prompt if isinstance(prompt, list) else []
+    return sum(1 for _ in itertools.takewhile(lambda token: token >= FIRST_ID, reversed(ids)))
+
+
+def prompt_ids(body: dict) -> list[int]:
+    """What its tokenizer makes of the prompt: 7 for each word."""
+    prompt = body.get("messages") or body.get("prompt") or ""
+    return prompt if isinstance(prompt, list) and type(prompt[0]) is int else [7] * len(json.dumps(prompt).split())
 
 
 # -- HTTP ------------------------------------------------------------------------------------------------------------
@@ -218,6 +317,12 @@ def grandchild(*, own_session: bool) -> None:
         os._exit(0)
 
 
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 def flood(mebibytes: int) -> None:
     say("flood " + "x" * (10 << 20))
     for _ in range(max(0, mebibytes - 10)):
@@ -225,17 +330,32 @@ def flood(mebibytes: int) -> None:
     say("flood over")
 
 
+def hold_port(path: str) -> None:
+    """What an engine says that finds its socket taken."""
+    with socket.socket(socket.AF_UNIX) as holder, socket.socket(socket.AF_UNIX) as own:
+        holder.bind(path)
+        try:
+            own.bind(path)
+        except OSError as failure:
+            say(f"error: [Errno {failure.errno}] address already in use: {path}")
+            sys.exit(1)
+
+
 def main() -> None:
     vices = arguments()
     if vices.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if vices.fork:
+    if vices.fork or vices.fork_and_die:
         grandchild(own_session=True)
     if vices.worker:
         grandchild(own_session=False)
+    if vices.fork_and_die:
+        os.kill(os.getpid(), signal.SIGKILL)
     for phase in ("weights", "compiling", "warming"):
         say(f"phase {phase}")
-        time.sleep(vices.slow / 3)
+        (spin if vices.busy_load else time.sleep)(vices.slow / 3)
+    if vices.port_held:
+        hold_port(vices.socket)
     if vices.exit is not None:
         say(f"error: the fake engine was told to exit with {vices.exit}")
         sys.exit(vices.exit)
