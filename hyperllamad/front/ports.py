@@ -27,6 +27,16 @@ class Died(Protocol):
     async def wait(self) -> object: ...
 
 
+class Work(Protocol):
+    """One request to an engine, in the eyes of those who watch the engine: is it to speak now, what has come?"""
+
+    pieces: int
+    waiting: bool
+
+    def end(self) -> None:
+        """The request is over; again does nothing."""
+
+
 class Upstream(Protocol):
     """A running engine, as far as a request may use it."""
 
@@ -49,6 +59,12 @@ class Upstream(Protocol):
     @property
     def cut_on_purpose(self) -> bool:
         """Its streams were ended because somebody wanted that."""
+
+    def begin(self, size: int) -> Work:
+        """A request of that many bytes is sent."""
+
+    def suspect(self) -> None:
+        """It answered what is no answer: somebody should look after it."""
 
     def explain(self) -> str:
         """Why the engine ended, or why its answers were cut off; "" while neither has happened."""

@@ -19,7 +19,7 @@ import msgspec
 from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefusedError, HyperLlamaError
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope
-from hyperllamad.front.ports import Services, Upstream
+from hyperllamad.front.ports import Services, Upstream, Work
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
 from hyperllamad.telemetry import fields
@@ -78,30 +78,39 @@ async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncE
     """
     body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
-    response = await _begin(upstream, kind, body, held)
+    response, work = await _begin(upstream, kind, body, held)
     stops = () if upstream.engine.trims_stops else body.get("stop") or ()
-    return EngineStream(upstream, response.content, asked, stops)
+    return EngineStream(upstream, response.content, asked, work, stops)
 
 
 async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> bytes:
     """The body of an answer that is no stream; otherwise like `ask`."""
-    response = await _begin(upstream, kind, _body(upstream, kind, body), held)
+    response, work = await _begin(upstream, kind, _body(upstream, kind, body), held)
     try:
-        return await response.read()
+        whole = await response.read()
     except _LOST as lost:
         raise await _failure(upstream, f"the answer was cut off: {lost}") from lost
+    work.pieces += 1
+    work.end()
+    return whole
 
 
 def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     return upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
 
 
-async def _begin(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> aiohttp.ClientResponse:
-    response = await _post(upstream, kind.value, msgspec.json.encode(body))
+async def _begin(
+    upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack
+) -> tuple[aiohttp.ClientResponse, Work]:
+    payload = msgspec.json.encode(body)
+    work = upstream.begin(len(payload))
+    held.callback(work.end)
+    work.waiting = True
+    response = await _post(upstream, kind.value, payload)
     held.callback(response.close)
     if response.status != 200:
         raise await _refusal(upstream, response)
-    return response
+    return response, work
 
 
 async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
@@ -123,6 +132,7 @@ async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> Hype
         await _wait_death_known(upstream)
         if _ended(upstream):
             return _death(upstream)
+        upstream.suspect()
     status = response.status if response.status >= 400 else 500
     return EngineRefusedError(text or f"the engine answered {response.status} without a word", status=status)
 
@@ -144,6 +154,7 @@ async def _failure(upstream: Upstream, seen: str) -> HyperLlamaError:
     await _wait_death_known(upstream)
     if _ended(upstream):
         return _death(upstream)
+    upstream.suspect()
     return EngineFaultError(f"an error was encountered while running the model: {upstream.engine.title}: {seen}")
 
 
@@ -158,7 +169,7 @@ class EngineStream:
     """The chunks of one answer as they arrive, and what the engine said about the whole."""
 
     def __init__(
-        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, stops: Sequence[str] = ()
+        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, work: Work, stops: Sequence[str] = ()
     ) -> None:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
@@ -167,6 +178,7 @@ class EngineStream:
         self.timings: engine_wire.Timings | None = None
         self.metrics: engine_wire.RequestMetrics | None = None
         self._content = content
+        self._work = work
         self._lines = EventLines()
         self._stops = StopFilter(stops) if stops else None
         self._done = False
@@ -177,14 +189,19 @@ class EngineStream:
 
         Raises EngineDiedError, EngineRefusedError (it gave up and said why) or EngineFaultError.
         """
+        work = self._work
         while not self._fault and not self._done:
+            work.waiting = True
             try:
                 data = await self._content.readany()
             except _LOST as lost:
                 raise await _failure(self.upstream, f"the answer was cut off: {lost}") from lost
+            finally:
+                work.waiting = False
             if not data:
                 raise await _failure(self.upstream, "the answer was cut off")
             chunks = self._take(data)
+            work.pieces += len(chunks)
             if self._stops is not None:
                 chunks = self._stops.chunks(chunks)
             if chunks:

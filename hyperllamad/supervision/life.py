@@ -23,6 +23,7 @@ from hyperllamad.engines.base import Host, Place
 from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
 from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
+from hyperllamad.supervision.health import Health
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.plan import Plan
 from hyperllamad.supervision.probe import Pace
@@ -172,14 +173,17 @@ class Life:
         self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s")
         self._report(Fact.READY, None)
         async with anyio.create_task_group() as signs:
-            signs.start_soon(self._watch_health, where)
+            signs.start_soon(self._watch_health, self.upstream)
             signs.start_soon(self._watch_vital)
 
-    async def _watch_health(self, where: Place) -> None:
-        engine = self.plan.engine
-        await probe.wait_sick(where.socket, engine.probe.ready, self._pace)
-        self._log(logging.WARNING, "does not answer its health check any more")
-        self._sicken(f"{engine.title} did not answer any more and was killed")
+    async def _watch_health(self, upstream: Upstream) -> None:
+        why = await Health(upstream, self._processes, self._pace).wait_sick()
+        if not self._asked:
+            self._log(logging.WARNING, why)
+            self._sicken(f"{self.plan.engine.title} {why}")
+
+    def _processes(self) -> list[int]:
+        return procfs.descendants(self.guard, procfs.processes())
 
     async def _watch_vital(self) -> None:
         engine = self.plan.engine

@@ -1,50 +1,85 @@
-"""Is the engine ready, is it still well?  Asks over its socket; must not know what follows from the answers."""
+"""Questions to an engine over its socket: is it ready, is it well, can it make one token?
+
+Must not know what follows from the answers.
+"""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 import aiohttp
 import anyio
+import msgspec
 
-from hyperllamad.supervision.upstream import Connector, open_session
+from hyperllamad.core import progress
+from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.core.models import Kind
+from hyperllamad.core.progress import Limits
+from hyperllamad.engines import bodies
+from hyperllamad.supervision.upstream import BASE, Connector, Upstream, open_session
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between questions and for an answer; how many unanswered ones in a row make it sick."""
+    """Seconds between questions, and for an answer."""
 
     first: float = 0.1
     slowest: float = 0.5
-    health: float = 15.0
+    health: float = 15.0  # between looks at an idle engine
     answer: float = 10.0
-    failures: int = 3
+    busy: float = 1.0  # between looks at one that is asked
+    idle: float = 600.0  # without a request, after which one token is asked for
+    again: float = 2.0  # before an engine is asked once more that answered with an error
+    limits: Limits = progress.NORMAL
 
 
 NORMAL = Pace()
+
+
+class Answer(enum.Enum):
+    """What came of asking for one token."""
+
+    TOKEN = enum.auto()  # or a refusal in good order: it is at work
+    ERROR = enum.auto()
+    NONE = enum.auto()  # it cannot be asked, or hung up
 
 
 async def wait_ready(socket: str, path: str, pace: Pace) -> None:
     """Until the engine answers GET `path` with 200 for the first time."""
     pause = pace.first
     async with open_session(Connector(socket)) as session:
-        while not await _is_well(session, path, pace.answer):
+        while not await is_well(session, path, pace.answer):
             await anyio.sleep(pause)
             pause = min(1.25 * pause, pace.slowest)
 
 
-async def wait_sick(socket: str, path: str, pace: Pace) -> None:
-    """Until the engine has failed to answer GET `path` with 200 several times in a row."""
-    failures = 0
-    async with open_session(Connector(socket)) as session:
-        while failures < pace.failures:
-            await anyio.sleep(pace.health)
-            failures = 0 if await _is_well(session, path, pace.answer) else failures + 1
-
-
-async def _is_well(session: aiohttp.ClientSession, path: str, patience: float) -> bool:
+async def is_well(session: aiohttp.ClientSession, path: str, patience: float) -> bool:
+    """Whether the engine answers GET `path` with 200 in that many seconds."""
     try:
         async with session.get(path, timeout=aiohttp.ClientTimeout(total=patience)) as reply:
             return reply.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
+
+
+async def one_token(upstream: Upstream) -> Answer:
+    """Ask for a single token, however long it takes; it counts as a request like any other."""
+    kind = Kind.EMBED if bodies.embeds(upstream.model) else Kind.COMPLETION
+    asked = {"input": "1"} if kind is Kind.EMBED else {"prompt": "1", "max_tokens": 1, "temperature": 0.0}
+    try:
+        body = upstream.engine.body(kind, asked, upstream.model, upstream.settings) | {"model": upstream.name}
+    except HyperLlamaError:
+        return Answer.TOKEN
+    payload = msgspec.json.encode(body)
+    work = upstream.begin(len(payload))
+    work.waiting = True
+    headers = {"Content-Type": "application/json"}
+    try:
+        async with upstream.session.post(BASE + kind.value, data=payload, headers=headers) as reply:
+            await reply.read()
+            return Answer.ERROR if reply.status >= 500 else Answer.TOKEN
+    except (aiohttp.ClientError, RuntimeError, OSError):
+        return Answer.NONE
+    finally:
+        work.end()

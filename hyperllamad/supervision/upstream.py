@@ -6,6 +6,7 @@ Knows aiohttp; must not know the fleet or processes.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -78,6 +79,22 @@ def open_session(connector: Connector) -> aiohttp.ClientSession:
     )
 
 
+class Work:
+    """One request to an engine.  Whoever reads the answer keeps the fields true: by them a stuck engine is known."""
+
+    __slots__ = ("_over", "pieces", "size", "waiting")
+
+    def __init__(self, size: int, over: Callable[[Work], None]) -> None:
+        self.size = size  # bytes of the request
+        self.pieces = 0  # of the answer, that have come
+        self.waiting = False  # for the engine to speak; not while the client is too slow to take what came
+        self._over = over
+
+    def end(self) -> None:
+        """The request is over; again does nothing."""
+        self._over(self)
+
+
 class Upstream:
     """What a lease grants.  `session` must not be closed by its users; `name` is the model's name in the engine.
 
@@ -94,7 +111,59 @@ class Upstream:
         self.session = open_session(self._connector)
         self.died = anyio.Event()  # set when no process of the engine is left
         self.cut_on_purpose = False  # streams were ended because somebody wanted that, not because of a fault
+        self.asleep = False  # told to sleep: it makes no tokens, and must not be asked for any
         self._cause = ""
+        self._works: set[Work] = set()
+        self._pieces = 0  # of answers that are over
+        self._asked = anyio.Event()
+        self._suspected = anyio.Event()
+
+    def begin(self, size: int) -> Work:
+        """A request of that many bytes is sent; end() it however it ends."""
+        work = Work(size, self._over)
+        self._works.add(work)
+        self._asked.set()
+        return work
+
+    def _over(self, work: Work) -> None:
+        if work in self._works:
+            self._works.remove(work)
+            self._pieces += work.pieces
+
+    @property
+    def requests(self) -> int:
+        """Sent and not over."""
+        return len(self._works)
+
+    @property
+    def expected(self) -> bool:
+        """Somebody waits for the engine to speak."""
+        return any(work.waiting for work in self._works)
+
+    @property
+    def pieces(self) -> int:
+        """Of answers, that ever came."""
+        return self._pieces + sum(work.pieces for work in self._works)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the requests that nothing has come for yet."""
+        return sum(work.size for work in self._works if work.waiting and not work.pieces)
+
+    async def wait_asked(self) -> None:
+        """Until there is a request."""
+        while not self._works:
+            self._asked = anyio.Event()
+            await self._asked.wait()
+
+    def suspect(self) -> None:
+        """Something came that is no answer: the engine may not be well."""
+        self._suspected.set()
+
+    async def wait_suspected(self) -> None:
+        """Until the next suspicion."""
+        await self._suspected.wait()
+        self._suspected = anyio.Event()
 
     def explain(self) -> str:
         """Why the engine ended, or why streams were cut off before; "" while there is nothing to explain."""

@@ -81,12 +81,27 @@ class FakeEngine:
         raise NotImplementedError
 
 
+@dataclass
+class FakeWork:
+    """What a request tells of itself."""
+
+    size: int
+    pieces: int = 0
+    waiting: bool = False
+    over: bool = False
+
+    def end(self) -> None:
+        self.over = True
+
+
 class FakeUpstream:
     def __init__(self, socket: Path, model: Model, engine: FakeEngine) -> None:
         self.engine = engine
         self.model = model
         self.settings = Settings(engine="scripted", home="", device="cpu", context=2048, parallel=4)
         self.name = model.digest[:12]
+        self.works: list[FakeWork] = []
+        self.suspicions = 0
         self.answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
         self.session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket), limit=0, force_close=True),
@@ -98,6 +113,13 @@ class FakeUpstream:
 
     def explain(self) -> str:
         return self.cause
+
+    def begin(self, size: int) -> FakeWork:
+        self.works.append(FakeWork(size))
+        return self.works[-1]
+
+    def suspect(self) -> None:
+        self.suspicions += 1
 
     def _response_class(self) -> type[aiohttp.ClientResponse]:
         answers = self.answers

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from hyperllamad.front import relay
 from tests.front import fake_supervisor as fakes
-from tests.front.conftest import OpenHouse
+from tests.front.conftest import OpenHouse, wait_until
 from tests.front.scripted_engine import (
     DONE,
     USAGE,
@@ -316,3 +317,30 @@ async def test_rendered_prompt_is_shown_instead_of_run(house: OpenHouse) -> None
         assert generate["_debug_info"]["image_count"] == 1
         assert (generate["response"], generate["done"]) == ("", False)
         assert {asked.path for asked in h.engine.asked} == {"/apply"}
+
+
+async def test_the_books_by_which_a_stuck_engine_is_known(house: OpenHouse) -> None:
+    """Waiting while the engine is to speak; pieces as they come; over at the end."""
+    go_on = asyncio.Event()
+    first, *rest = short_chat("a", "b")
+    async with house(lambda _: Stream([first, go_on, *rest])) as h, h.client.exchange("POST", "/api/chat", ask()) as x:
+        await x.event()
+        await x.data()
+        (work,) = h.supervisor.upstream.works
+        await wait_until(lambda: work.waiting)
+        assert (work.pieces, work.over) == (1, False)
+        assert work.size > 50
+        go_on.set()
+        while await x.data():
+            pass
+        await h.wait_idle()
+        assert (work.pieces, work.waiting, work.over) == (4, False, True)
+        assert h.supervisor.upstream.suspicions == 0
+
+
+async def test_what_is_no_answer_raises_a_suspicion(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "DEATH_KNOWN", 0.05)
+    async with house(lambda _: Whole(500, b'{"error": "boom"}')) as h:
+        assert (await h.client.post("/api/chat", ask())).status == 500
+        await h.wait_idle()
+        assert h.supervisor.upstream.suspicions == 1

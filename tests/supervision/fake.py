@@ -24,6 +24,7 @@ from hyperllamad.config import Config, Paths
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
+from hyperllamad.core.progress import Limits
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.homes import Homes
@@ -32,7 +33,8 @@ from hyperllamad.supervision.rows import Change, Row
 from hyperllamad.supervision.supervisor import Supervisor
 
 PROGRAM = Path(__file__).parent.parent / "fake_engine.py"
-FAST = Pace(first=0.01, slowest=0.05, health=0.05, answer=0.3, failures=3)
+LIMITS = Limits(stopped=0.2, still=0.5, busy=1.0, reading=0.02, answer=0.3, longest_step=0.2)
+FAST = Pace(first=0.01, slowest=0.05, health=0.05, answer=0.3, busy=0.05, again=0.1, limits=LIMITS)
 RETRY_POINTLESS = 2  # the exit code that the fake engine uses for what would fail again
 
 

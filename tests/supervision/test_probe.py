@@ -1,4 +1,4 @@
-"""Ready and sick, over a real socket."""
+"""Ready, over a real socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hyperllamad.supervision import probe
 from hyperllamad.supervision.probe import Pace
 
-PACE = Pace(first=0.01, slowest=0.02, health=0.01, answer=0.1, failures=3)
+PACE = Pace(first=0.01, slowest=0.02, health=0.01, answer=0.1)
 OK, LOADING, SILENT, GARBAGE = 200, 503, 0, -1
 
 
@@ -56,34 +56,14 @@ async def test_ready_is_the_first_200(runtime: Path) -> None:
     assert given == answers
 
 
-async def test_sick_takes_several_failures_in_a_row(runtime: Path) -> None:
-    answers = [OK, LOADING, SILENT, OK, GARBAGE, LOADING, SILENT]
-    given: list[int] = []
-
-    def answer() -> int:
-        given.append(answers[len(given)])
-        return given[-1]
-
-    async with server(runtime / "e.sock", answer):
-        with anyio.fail_after(10):
-            await probe.wait_sick(str(runtime / "e.sock"), "/health", PACE)
-    assert given == answers
-
-
-async def test_a_socket_that_has_gone_is_sick(runtime: Path) -> None:
-    with anyio.fail_after(10):
-        await probe.wait_sick(str(runtime / "e.sock"), "/health", PACE)
-
-
 async def test_waiting_ends_with_its_scope(runtime: Path) -> None:
     with anyio.move_on_after(0.05) as scope:
         await probe.wait_ready(str(runtime / "e.sock"), "/health", PACE)
     assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("name", ["first", "slowest", "health", "answer"])
+@pytest.mark.parametrize("name", ["first", "slowest", "health", "answer", "busy", "idle"])
 def test_the_normal_pace_is_gentle(name: str) -> None:
-    """Load: every 0.1 to 0.5 s; afterwards every 15 s, and three failures."""
-    stated = {"first": 0.1, "slowest": 0.5, "health": 15.0, "answer": 10.0}
+    """Load: every 0.1 to 0.5 s; afterwards every second while it is asked, else every 15 s; a token in ten minutes."""
+    stated = {"first": 0.1, "slowest": 0.5, "health": 15.0, "answer": 10.0, "busy": 1.0, "idle": 600.0}
     assert getattr(probe.NORMAL, name) == stated[name]
-    assert probe.NORMAL.failures == 3
