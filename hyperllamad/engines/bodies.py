@@ -71,6 +71,17 @@ def no_embeddings(model: Model) -> UnsupportedError:
     return UnsupportedError(f'"{model.name}" does not support embeddings', hint="ask an embedding model")
 
 
+def check_images(body: Mapping[str, Any], model: Model) -> None:
+    """Raises UnsupportedError for images that the model cannot see, on engines that would not say so themselves."""
+    if Capability.VISION in model.capabilities:
+        return
+    contents = [message.get("content") for message in body.get("messages", ())]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
+        hint = "ask a model that has the capability vision"
+        raise UnsupportedError(f'"{model.name}" does not support images', hint=hint)
+
+
 def inserted(body: Body, model: Model, ways: Ways) -> Body:
     """A prompt and its suffix as one prompt, in the words the model was trained with."""
     suffix = body.pop("suffix", "")

@@ -149,6 +149,8 @@ class LlamaCpp:
                 raise UnsupportedError(f"llama.cpp cannot {meaning} (`{name}`)", hint="run the model on vLLM")
         if "repetition_penalty" in result:
             result["repeat_penalty"] = result.pop("repetition_penalty")
+        if result.get("repeat_last_n") == -1:
+            result["repeat_last_n"] = bodies.context(model, settings)  # Ollama's word for all of it
         if "seed" in result:
             result["seed"] = min(result["seed"] & _SAMPLER_LAST, _SAMPLER_LAST - 1)
         if kind is Kind.COMPLETION:

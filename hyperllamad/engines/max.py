@@ -199,6 +199,7 @@ class Max:
             raise bodies.no_embeddings(model)
         ways = families.find(model)
         result = bodies.common(kind, body, model, settings)
+        bodies.check_images(result, model)
         _refuse(result, model, settings, ways)
         result = bodies.thinking(bodies.inserted(result, model, ways), ways)
         result = {key: value for key, value in result.items() if key in _HONOURED[kind]}

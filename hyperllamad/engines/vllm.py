@@ -208,6 +208,7 @@ class Vllm:
         if kind is Kind.EMBED and not bodies.embeds(model):
             raise bodies.no_embeddings(model)
         result = bodies.without(bodies.common(kind, body, model, settings), _NOT_KNOWN)
+        bodies.check_images(result, model)
         if len(result.get("stop", ())) > MAX_STOPS:
             raise UnsupportedError(f"vLLM takes at most {MAX_STOPS} stop strings", hint="send fewer of them")
         if "seed" in result:

@@ -40,14 +40,16 @@ class OllamaRoutes:
         ollama_checks.top_logprobs(asked)
         if not asked.asked_model:
             raise BadRequestError("model is required")
-        return await self._serve(ChatTurn, asked, ChatLines(asked.asked_model), empty=not asked.messages)
+        lines = ChatLines(asked.asked_model, asked.top_logprobs)
+        return await self._serve(ChatTurn, asked, lines, empty=not asked.messages)
 
     async def generate(self) -> Response:
         asked = await body.receive(GENERATE)
         ollama_checks.top_logprobs(asked)
         if not asked.asked_model:
             raise ModelNotFoundError("")
-        return await self._serve(GenerateTurn, asked, GenerateLines(asked.asked_model), empty=not asked.prompt)
+        lines = GenerateLines(asked.asked_model, asked.top_logprobs)
+        return await self._serve(GenerateTurn, asked, lines, empty=not asked.prompt)
 
     async def _serve(self, turn: type[Turn[Asked]], asked: Asked, lines: Lines, *, empty: bool) -> Response:
         """`empty`: nothing to say to the model, so the request is about loading or unloading it."""
@@ -65,6 +67,7 @@ class OllamaRoutes:
             return replies.json(lines.bare("load"))
 
         async def serve(upstream: Upstream) -> Response:
+            ollama_checks.template(asked)
             return await turn(asked, model, options, upstream, lines, time.perf_counter_ns()).reply()
 
         return await relay.with_engine(self._services, model, asked.keep_alive, serve)

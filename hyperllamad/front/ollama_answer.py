@@ -38,7 +38,7 @@ async def stream(engine: EngineStream, lines: Lines, granted: int, context_of: C
 
 async def whole(engine: EngineStream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
     """A response that is one object; raises HyperLlamaError."""
-    collected, seen = Collected(), _Progress(engine, granted)
+    collected, seen = Collected(lines.alternatives), _Progress(engine, granted)
     while chunks := await engine.read():
         if collected.add(chunks):
             seen.tokens(len(chunks))

@@ -5,10 +5,18 @@ Every function raises; none returns a verdict.
 
 from __future__ import annotations
 
-from hyperllamad.core.errors import BadRequestError, UnsupportedError
+from hyperllamad.core.errors import BadRequestError, HyperLlamaError, UnsupportedError
 from hyperllamad.core.models import Capability, Model
+from hyperllamad.front import gotemplate
 from hyperllamad.front.finding import find as find  # noqa: PLC0414  # one of the checks, for the routes
 from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest
+
+
+class BadTemplateError(HyperLlamaError):
+    """The `template` of a request is none; Ollama answers 500 to it, not 400."""
+
+    code = "bad_template"
+
 
 REMOTE_DETAILS = "remote model details are unavailable"
 
@@ -23,6 +31,12 @@ def raw_conflicts(request: ChatRequest | GenerateRequest) -> None:
         return
     if request.template or request.system or request.context:
         raise BadRequestError("raw mode does not support template, system, or context")
+
+
+def template(request: ChatRequest | GenerateRequest) -> None:
+    """One that is broken is told, although none is used: whoever sends it should not look for the fault elsewhere."""
+    if isinstance(request, GenerateRequest) and (fault := gotemplate.fault(request.template)):
+        raise BadTemplateError(fault)
 
 
 def capabilities(request: ChatRequest | GenerateRequest, model: Model) -> None:

@@ -11,9 +11,9 @@ import anyio.to_thread
 import msgspec
 from quart import Blueprint, Response
 
-from hyperllamad.core.errors import BadRequestError, ModelNotFoundError
+from hyperllamad.core.errors import BadRequestError, EngineRefusedError, ModelNotFoundError
 from hyperllamad.core.models import Model
-from hyperllamad.front import body, embedding, gojson, ollama_checks, relay, replies
+from hyperllamad.front import body, embedding, gojson, ollama_checks, ollama_options, relay, replies
 from hyperllamad.front.body import Shape, anything, boolean, integer, mapping, string
 from hyperllamad.front.embedding import Embedded
 from hyperllamad.front.finding import NotFoundError
@@ -22,15 +22,26 @@ from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 
 
-class EmbedRequest(msgspec.Struct, kw_only=True):
-    """POST /api/embed."""
+class _Asked(msgspec.Struct, kw_only=True):
+    """What both routes have in common; `keep_alive` is seconds (inf = for ever), None = not said."""
 
     model: str = ""
+    name: str = ""
+    options: dict[str, Any] = {}
+    keep_alive: float | None = None
+
+    @property
+    def asked_model(self) -> str:
+        """The name as the client wrote it; `name` is taken wherever `model` is."""
+        return self.model or self.name
+
+
+class EmbedRequest(_Asked, kw_only=True):
+    """POST /api/embed."""
+
     input: Any = None
     truncate: bool = True
     dimensions: int = 0
-    options: dict[str, Any] = {}
-    keep_alive: float | None = None
 
     def texts(self) -> list[str]:
         """The inputs; an empty text alone is none.  Raises BadRequestError."""
@@ -43,16 +54,13 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
         return texts
 
 
-class EmbeddingRequest(msgspec.Struct, kw_only=True):
+class EmbeddingRequest(_Asked, kw_only=True):
     """POST /api/embeddings."""
 
-    model: str = ""
     prompt: str = ""
-    options: dict[str, Any] = {}
-    keep_alive: float | None = None
 
 
-_COMMON = {"model": string, "options": mapping, "keep_alive": keep_alive}
+_COMMON = {"model": string, "name": string, "options": mapping, "keep_alive": keep_alive}
 EMBED = Shape("EmbedRequest", EmbedRequest, {**_COMMON, "input": anything, "truncate": boolean, "dimensions": integer})
 EMBEDDING = Shape("EmbeddingRequest", EmbeddingRequest, {**_COMMON, "prompt": string})
 
@@ -82,18 +90,18 @@ class OllamaEmbedRoutes:
     async def embed(self) -> Response:
         asked = await body.receive(EMBED)
         texts = asked.texts()
-        if not asked.model:
+        if not asked.asked_model:
             raise ModelNotFoundError("")
 
         async def serve(upstream: Upstream) -> Response:
             if not texts:
-                return replies.json(gojson.encode(EmbedReply(model=asked.model, embeddings=[])))
+                return replies.json(gojson.encode(EmbedReply(model=asked.asked_model, embeddings=[])))
             granted = time.perf_counter_ns()
             found = await _embed(upstream, texts, asked.dimensions, truncate=asked.truncate)
             vectors = await anyio.to_thread.run_sync(_vectors, found)  # 0.1 s for a hundred thousand numbers
             arrived = record().arrived
             reply = EmbedReply(
-                model=asked.model,
+                model=asked.asked_model,
                 embeddings=vectors,
                 total_duration=time.perf_counter_ns() - arrived,
                 load_duration=granted - arrived,
@@ -101,28 +109,35 @@ class OllamaEmbedRoutes:
             )
             return replies.json(gojson.encode(reply))
 
-        return await relay.with_engine(self._services, self._find(asked.model), asked.keep_alive, serve)
+        return await relay.with_engine(self._services, self._find(asked), asked.keep_alive, serve)
 
     async def embeddings(self) -> Response:
         asked = await body.receive(EMBEDDING)
-        if not asked.model:
+        if not asked.asked_model:
             raise BadRequestError("model is required")
 
         async def serve(upstream: Upstream) -> Response:
             if not asked.prompt:
                 return replies.json(b'{"embedding":[]}')
-            (vector,) = (await _embed(upstream, [asked.prompt], 0, truncate=True)).vectors
+            try:
+                found = await _embed(upstream, [asked.prompt], 0, truncate=True)
+            except EngineRefusedError as refused:  # the newer route passes the engine's status on, this one does not
+                raise EngineRefusedError(refused.message, status=500) from refused
+            (vector,) = found.vectors
             # A float32 told in full, as Ollama tells it here.
             return replies.json(gojson.encode({"embedding": [gojson.number(x) for x in array("f", vector)]}))
 
-        return await relay.with_engine(self._services, self._find(asked.model), asked.keep_alive, serve)
+        return await relay.with_engine(self._services, self._find(asked), asked.keep_alive, serve)
 
-    def _find(self, name: str) -> Model:
+    def _find(self, asked: _Asked) -> Model:
+        """Raises OptionTypeError, too: no option means anything here, but a wrong one is told as everywhere."""
+        name = asked.asked_model
         try:
             model = ollama_checks.find(self._services.catalog, name)
         except ModelNotFoundError as failure:
             raise NotFoundError(f'model "{name}" not found, try pulling it first') from failure
         record().model = model.name.short
+        ollama_options.merge(model.parameters, asked.options)
         return model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict
 
@@ -53,8 +53,9 @@ class Said:
 
 @dataclass(slots=True)
 class Collected:
-    """An answer so far, for a client that wants it whole."""
+    """An answer so far, for a client that wants it whole; `alternatives`: how many of them to tell for a token."""
 
+    alternatives: int = 0
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     logprobs: list[wire.Logprob] = field(default_factory=list)
@@ -76,7 +77,7 @@ class Collected:
             if pieces:
                 self.calls.add(pieces)
             if choice.logprobs is not None:
-                self.logprobs += logprobs(choice.logprobs, text or "")
+                self.logprobs += logprobs(choice.logprobs, text or "", self.alternatives)
         return found
 
 
@@ -89,13 +90,17 @@ def _parts(choice: engine_wire.Choice) -> tuple[str | None, str | None, list[eng
 
 
 class Lines(ABC):
-    """One answer in one of the two native forms; `model` is echoed as the client wrote it."""
+    """One answer in one of the two native forms; `model` is echoed as the client wrote it.
+
+    `alternatives`: how many other tokens are told for each; engines give one even when none was asked for.
+    """
 
     _text_key: ClassVar[bytes]  # from behind created_at to the text
     _text_end: ClassVar[bytes]  # closes what _text_key opened
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, alternatives: int = 0) -> None:
         self.model = model
+        self.alternatives = alternatives
         self.said: list[str] = []  # the text so far; only kept when `keep_text` is set
         self.keep_text = False
         self._before = b'{"model":' + gojson.string(model) + b',"created_at":"'
@@ -125,7 +130,7 @@ class Lines(ABC):
 
     def _line_with_logprobs(self, head: bytes, text: str, thinking: str | None, found: engine_wire.Logprobs) -> bytes:
         thought = b',"thinking":' + gojson.string(thinking) if thinking else b""
-        items = logprobs(found, text)
+        items = logprobs(found, text, self.alternatives)
         listed = b',"logprobs":' + gojson.encode(items) if items else b""
         return head + gojson.string(text) + thought + self._text_end + b',"done":false' + listed + b"}\n"
 
@@ -246,13 +251,13 @@ def tool_calls(calls: Iterable[Call]) -> tuple[list[wire.ToolCall], str]:
     return good, "\n".join(spoken)
 
 
-def logprobs(found: engine_wire.Logprobs, text: str) -> list[wire.Logprob]:
-    """An engine's logprobs, in either of OpenAI's forms, in Ollama's.
+def logprobs(found: engine_wire.Logprobs, text: str, most: int) -> list[wire.Logprob]:
+    """An engine's logprobs, in either of OpenAI's forms, in Ollama's, with up to `most` alternatives to each.
 
     MAX names no tokens on the completion route: there the chunk's `text` is the token.
     """
     if found.content is not None:
-        return [_logprob(item) for item in found.content]
+        return [_logprob(item, most) for item in found.content]
     listed = zip(found.tokens or (text,), found.token_logprobs or (), strict=False)
     tops = found.top_logprobs or []
     return [
@@ -260,20 +265,26 @@ def logprobs(found: engine_wire.Logprobs, text: str) -> list[wire.Logprob]:
             token=token,
             logprob=gojson.number(value or 0.0),
             bytes=list(token.encode()),
-            top_logprobs=[_alternative(*pair) for pair in ((tops[i] if i < len(tops) else None) or {}).items()],
+            top_logprobs=[_alternative(*pair) for pair in _first(tops, i, most)],
         )
         for i, (token, value) in enumerate(listed)
     ]
 
 
-def _logprob(item: engine_wire.TokenLogprob) -> wire.Logprob:
+def _first(tops: Sequence[Mapping[str, float] | None], i: int, most: int) -> list[tuple[str, float]]:
+    """The likeliest alternatives at one place; a token the model took may be listed behind them."""
+    here = (tops[i] if i < len(tops) else None) or {}
+    return sorted(here.items(), key=lambda pair: -pair[1])[:most]
+
+
+def _logprob(item: engine_wire.TokenLogprob, most: int) -> wire.Logprob:
     return wire.Logprob(
         token=item.token,
         logprob=gojson.number(item.logprob),
         bytes=_bytes(item),
         top_logprobs=[
             wire.Alternative(token=top.token, logprob=gojson.number(top.logprob), bytes=_bytes(top))
-            for top in item.top_logprobs or ()
+            for top in (item.top_logprobs or ())[:most]
         ],
     )
 

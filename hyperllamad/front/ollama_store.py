@@ -19,14 +19,14 @@ from hyperllamad.core.errors import (
     UnsupportedError,
 )
 from hyperllamad.core.names import ModelName
-from hyperllamad.front import body, ollama_progress, upload
+from hyperllamad.front import body, gotemplate, ollama_progress, upload
 from hyperllamad.front.finding import NotFoundError
-from hyperllamad.front.ollama_store_requests import COPY, CREATE, DELETE, PULL, PUSH
+from hyperllamad.front.ollama_store_requests import COPY, CREATE, DELETE, PULL, PUSH, CreateRequest
 from hyperllamad.front.ports import Services
 from hyperllamad.front.request_scope import held, record
 from hyperllamad.store.pull import MANIFEST
 from hyperllamad.store.steps import Step
-from hyperllamad.store.variants import Wanted, check
+from hyperllamad.store.variants import check
 
 
 class OllamaStoreRoutes:
@@ -84,10 +84,13 @@ class OllamaStoreRoutes:
     async def create(self) -> Response:
         asked = await body.receive(CREATE)
         record().model = ModelName.parse(asked.asked_model).short
-        return await ollama_progress.answer(self._creating(asked.wanted()), stream=asked.stream)
+        return await ollama_progress.answer(self._creating(asked), stream=asked.stream)
 
-    async def _creating(self, wanted: Wanted) -> AsyncIterator[Step]:
+    async def _creating(self, asked: CreateRequest) -> AsyncIterator[Step]:
+        wanted = asked.wanted()
         check(wanted)
+        if fault := gotemplate.fault(wanted.template):
+            raise BadRequestError(f"template error: {fault}")
         creation = _Creation()
         # Ended with the request, and not with this generator, which nobody may close when the client leaves.
         held().callback(creation.begin(self._library.create(wanted, on_step=creation.tell)))

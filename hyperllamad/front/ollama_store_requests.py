@@ -1,7 +1,7 @@
 """What clients send to the native routes that change the store: one Struct and one `Shape` for each request.
 
 Field names and types are Ollama's (api/types.go).  What has no meaning here is not read: `insecure`, `username` and
-`password` of a pull, and of a create `renderer`, `parser`, `requires` and `info`.
+`password` of a pull, and of a create `renderer`, `parser` and `requires`; of `info` only the types.
 """
 
 from __future__ import annotations
@@ -53,9 +53,13 @@ class CreateRequest(NamedRequest, kw_only=True):
     parameters: dict[str, Any] = {}
     messages: list[Message] = []
     remote_host: str = ""
+    info: dict[str, Any] = {}
 
     def wanted(self) -> Wanted:
         """What the store is asked for; raises BadRequestError, UnsupportedError."""
+        for field in _TEXTS_OF_INFO:
+            if not isinstance(self.info.get(field, ""), str):
+                raise BadRequestError(f'info field "{field}" must be a string')
         if self.draft_files:
             hint = "leave `draft_files` out"
             raise UnsupportedError("draft models are not supported: no engine here is given one", hint=hint)
@@ -73,6 +77,9 @@ class CreateRequest(NamedRequest, kw_only=True):
             parameters=self.parameters,
             messages=[Turn(message.role, message.content) for message in self.messages],
         )
+
+
+_TEXTS_OF_INFO = ("model_family", "base_name", "quantization_level", "parameter_size")
 
 
 def _texts(value: Any) -> Sequence[str]:
@@ -119,5 +126,6 @@ CREATE = Shape(
         "parameters": mapping,
         "messages": listing("[]api.Message", own_parser(MESSAGE)),
         "remote_host": string,
+        "info": mapping,
     },
 )

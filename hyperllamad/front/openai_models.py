@@ -10,6 +10,7 @@ from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, UnsupportedError
 from hyperllamad.core.models import Capability, Model
+from hyperllamad.core.names import ModelName
 from hyperllamad.front import compat_body, embedding, finding, gojson, openai_errors, relay, replies
 from hyperllamad.front.embedding import Embedded
 from hyperllamad.front.finding import NotFoundError
@@ -41,7 +42,10 @@ class OpenAIModelRoutes:
 
     async def model(self, model: str) -> Response:
         """The id is the name as it was asked for."""
-        return _reply(_item(finding.find(self._services.catalog, model), model))
+        try:
+            return _reply(_item(finding.find(self._services.catalog, model), model))
+        except ModelNotFoundError:  # told by the name in full, as show does
+            raise ModelNotFoundError(ModelName.parse(model).short) from None
 
     async def embeddings(self) -> Response:
         asked, texts = await compat_body.receive(EMBEDDING, _with_texts)

@@ -8,7 +8,17 @@ from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.core.models import Kind
-from hyperllamad.front import answers, chat_turn, compat_body, event_stream, finding, openai_errors, relay, replies
+from hyperllamad.front import (
+    answers,
+    chat_body,
+    chat_turn,
+    compat_body,
+    event_stream,
+    finding,
+    openai_errors,
+    relay,
+    replies,
+)
 from hyperllamad.front import responses_requests as requests
 from hyperllamad.front.answers import Gathered, Tokens
 from hyperllamad.front.chat_body import Chat
@@ -36,8 +46,8 @@ class ResponsesRoutes:
         asked, chat = await compat_body.receive(RESPONSES, _with_chat)
         if not asked.model:
             raise BadRequestError("model is required")
-        if asked.input is None:
-            return await self._load(asked)
+        if not chat.messages:
+            return await self._load(asked, chat)
 
         async def answer(upstream: Upstream, body: dict[str, Any]) -> Response:
             reply, found = ResponsesReply(asked), await answers.ask(upstream, Kind.CHAT, [body])
@@ -50,10 +60,11 @@ class ResponsesRoutes:
 
         return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
 
-    async def _load(self, asked: ResponsesRequest) -> Response:
+    async def _load(self, asked: ResponsesRequest, chat: Chat) -> Response:
         """Nothing to answer: the model is loaded, and the answer is empty."""
         model = finding.find(self._services.catalog, asked.model)
         record().model = model.name.short
+        chat_body.check(chat, model, asked.model, "chat")
         await relay.lease(self._services, model, asked.keep_alive)
         reply = ResponsesReply(asked)
         if asked.stream:

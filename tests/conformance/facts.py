@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 COMPARED = {"error", "done", "done_reason", "role", "status", "object", "finish_reason", "owned_by", "param", "code"}
@@ -83,8 +83,15 @@ def _events(text: str) -> list[Any]:
     return found
 
 
+class Difference(NamedTuple):
+    """A place where two facts differ, as a dotted path into them (numbers count into lists), and how."""
+
+    at: str
+    how: str
+
+
 def without(found: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
-    """The facts less those a case does not fix: dotted paths, numbers count into lists."""
+    """The facts less those a case does not fix."""
     for path in ignored:
         *way, name = path.split(".")
         at: Any = found
@@ -95,18 +102,29 @@ def without(found: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
     return found
 
 
-def differences(wanted: Any, got: Any, where: str = "") -> Iterator[str]:
-    """A line for each place where two facts differ."""
+def differences(wanted: Any, got: Any, at: str = "") -> Iterator[Difference]:
+    """Each place where two facts differ."""
     if isinstance(wanted, dict) and isinstance(got, dict):
         for name in sorted(wanted.keys() | got.keys()):
+            here = f"{at}.{name}".lstrip(".")
             if name not in got:
-                yield f"{where}.{name}: missing"
+                yield Difference(here, "missing")
             elif name not in wanted:
-                yield f"{where}.{name}: not in the recording"
+                yield Difference(here, f"not in the recording: {_shown(got[name])}")
             else:
-                yield from differences(wanted[name], got[name], f"{where}.{name}")
+                yield from differences(wanted[name], got[name], here)
     elif isinstance(wanted, list) and isinstance(got, list) and len(wanted) == len(got):
         for i, (one, other) in enumerate(zip(wanted, got, strict=True)):
-            yield from differences(one, other, f"{where}[{i}]")
+            yield from differences(one, other, f"{at}.{i}")
     elif wanted != got:
-        yield f"{where}: recorded {json.dumps(wanted)[:200]}, here {json.dumps(got)[:200]}"
+        yield Difference(at, f"recorded {_shown(wanted)}, here {_shown(got)}")
+
+
+def _shown(fact: Any) -> str:
+    return json.dumps(fact)[:200]
+
+
+def compare(case: dict[str, Any], recorded: dict[str, Any], got: dict[str, Any]) -> list[Difference]:
+    """What differs of one case, less what the case itself does not fix."""
+    ignored = case.get("ignore", [])
+    return list(differences(without(recorded | case.get("expect", {}), ignored), without(got, ignored)))

@@ -78,6 +78,7 @@ def test_every_engine(engine: str, given: dict[str, Any], there: dict[str, Any],
 OWN: list[tuple[str, Kind, dict[str, Any], dict[str, Any], set[str]]] = [
     ("llama_cpp", CHAT, {"repetition_penalty": 1.1}, {"repeat_penalty": 1.1}, {"repetition_penalty"}),
     ("llama_cpp", CHAT, {"repeat_last_n": 3, "typical_p": 0.5}, {"repeat_last_n": 3, "typical_p": 0.5}, set()),
+    ("llama_cpp", CHAT, {"repeat_last_n": -1}, {"repeat_last_n": 4096}, set()),  # all of the context
     ("llama_cpp", CHAT, {"seed": 2**40 + 5}, {"seed": 5}, set()),
     ("llama_cpp", CHAT, {"seed": 2**32 - 1}, {"seed": 2**32 - 2}, set()),
     ("llama_cpp", CHAT, {"seed": 0}, {"seed": 0}, set()),
@@ -138,7 +139,9 @@ def test_one_engine(engine: str, kind: Kind, given: dict[str, Any], there: dict[
 
 
 # (engine, route, what it cannot do, a word of the sentence)
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 REFUSED: list[tuple[str, Kind, dict[str, Any], str]] = [
+    *((engine, CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}, "support images") for engine in ALL[1:]),
     *((engine, COMPLETION, {"prompt": "a", "suffix": "b"}, "insert") for engine in ALL),
     ("llama_cpp", COMPLETION, {"prompt": "a", "echo": True}, "repeat the prompt"),
     ("llama_cpp", CHAT, {"min_tokens": 4}, "min_tokens"),

@@ -14,17 +14,11 @@ from hyperllamad import config as configuration
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
-from tests.conformance import facts
+from tests.conformance import deviations, facts
 from tests.front import fake_supervisor as fakes
 from tests.front.conftest import House, OpenHouse, Store
 from tests.front.scripted_engine import Answer, Asked, Stream, Whole, events, recording
 from tests.store.files import small_gguf
-
-# Case id -> what differs from Ollama on purpose, as a path into the facts (docs/compatibility.md says why).
-BETTER = {
-    "openai/models": "body.1.data.1.context_length",
-    "openai/model": "body.1.context_length",
-}
 
 
 def engine(asked: Asked) -> Answer:
@@ -76,25 +70,11 @@ def small_store(root: Path) -> Store:
 async def test_the_recorded_cases(house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")  # as the recording was made: a zone that is told from UTC
     time.tzset()
-    cases = facts.cases()
-    recorded = facts.golden()
-    found: dict[str, list[str]] = {}
+    cases, recorded = facts.cases(), facts.golden()
     can = fakes.FakeEngine(apply_template="/apply-template", tokenize="/tokenize")
     async with house(engine, engine=can, store=small_store(tmp_path)) as h:
-        for case in cases:
-            ignored = [*case.get("ignore", []), *filter(None, [BETTER.get(case["id"])])]
-            wanted = facts.without(recorded[case["id"]] | case.get("expect", {}), ignored)
-            got = facts.without(await ask(h, case), ignored)
-            if differing := list(facts.differences(wanted, got)):
-                found[case["id"]] = differing
+        found = {case["id"]: facts.compare(case, recorded[case["id"]], await ask(h, case)) for case in cases}
     monkeypatch.undo()
     time.tzset()
-    assert found == {}
-    assert len(cases) == 111
-
-
-def test_the_comparison_finds_differences() -> None:
-    one = facts.facts(200, {"content-type": "application/json"}, b'{"a":1,"done":true}')
-    assert list(facts.differences(one, one)) == []
-    other = facts.facts(404, {"content-type": "application/json"}, b'{"a":"x","done":false,"b":null}\n')
-    assert len(list(facts.differences(one, other))) == 5
+    assert deviations.unexpected("scripted", found) == []
+    assert len(found) == 111

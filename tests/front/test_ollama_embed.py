@@ -68,6 +68,9 @@ async def test_nothing_to_embed_loads(house: OpenHouse, given: dict[str, Any]) -
         ("embeddings", {"model": "nope"}, 404, 'model "nope" not found, try pulling it first'),
         ("embed", {"model": 1}, 400,
          "json: cannot unmarshal number into Go struct field EmbedRequest.model of type string"),
+        ("embed", {"model": "me", "input": "a", "options": {"num_ctx": "x"}}, 500,
+         'option "num_ctx" must be of type integer'),
+        ("embeddings", {"name": "me", "options": {"stop": "x"}}, 500, 'option "stop" must be of type array'),
         ("embed", {"model": "me:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
     ],
 )  # fmt: skip
@@ -80,9 +83,15 @@ async def test_refused(house: OpenHouse, path: str, body: dict[str, Any], status
 
 async def test_the_engines_refusal_is_passed_on(house: OpenHouse) -> None:
     async with house(lambda _: Whole(501, b"cannot")) as h:
-        for path, name in (("embed", "input"), ("embeddings", "prompt")):
+        for path, name, status in (("embed", "input", 501), ("embeddings", "prompt", 500)):
             reply = await h.client.post(f"/api/{path}", {"model": "m", name: "a"})
-            assert (reply.status, reply.json()) == (501, {"error": "cannot"})
+            assert (reply.status, reply.json()) == (status, {"error": "cannot"})
+
+
+async def test_the_name_may_be_called_name(house: OpenHouse) -> None:
+    async with house(engine) as h:
+        assert (await h.client.post("/api/embed", {"name": "ME", "input": "a"})).json()["model"] == "ME"
+        assert len((await h.client.post("/api/embeddings", {"name": "me", "prompt": "a"})).json()["embedding"]) == 3
 
 
 async def test_dimensions(house: OpenHouse) -> None:

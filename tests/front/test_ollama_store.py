@@ -217,6 +217,8 @@ async def test_create_from_files(open_house: Opened) -> None:
         ({"files": {"x.gguf": "sha256:0"}}, 400, "invalid digest format"),
         ({"from": "m", "quantization": "q4_0"}, 400, "quantising is not supported"),
         ({"from": "m", "adapters": {"a": "b"}}, 400, "adapters are not supported"),
+        ({"from": "m", "info": {"model_family": 5}}, 400, 'info field "model_family" must be a string'),
+        ({"from": "m", "license": 5}, 400, "license must be a string or a list of strings"),
         ({"from": "hf.co/org/none"}, 500, NOT_FOUND),
     ],
 )

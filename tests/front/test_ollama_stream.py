@@ -133,6 +133,24 @@ async def test_chat_with_logprobs(house: OpenHouse, name: str) -> None:
         assert last["done_reason"] == "length"
 
 
+@pytest.mark.parametrize("name", ENGINES)
+async def test_no_alternatives_unless_asked_for(house: OpenHouse, name: str) -> None:
+    """llama.cpp is always asked for one, because with none it tells no logprobs at all."""
+    for path, text in (("/api/chat", "chat"), ("/api/generate", "completion")):
+        script = by_path({CHAT: Stream([recording(f"{name}-{text}-logprobs")]), COMPLETION: Stream([])})
+        if text == "completion":
+            script = by_path({COMPLETION: Stream([recording(f"{name}-{text}-logprobs")])})
+        async with house(script) as h:
+            asked = ask(logprobs=True) | {"prompt": "x", "raw": True}
+            found = (await h.client.post(path, asked | {"stream": False})).json()
+            assert [list(item) for item in found["logprobs"]] == [["token", "logprob", "bytes"]] * 3
+            *tokens, _ = (await h.client.post(path, asked)).lines()
+            assert [list(line["logprobs"][0]) for line in tokens] == [["token", "logprob", "bytes"]] * 3
+            one = (await h.client.post(path, asked | {"stream": False, "top_logprobs": 1})).json()
+            assert {len(item["top_logprobs"]) for item in one["logprobs"]} == {1}
+            (h.socket.parent / "engine").unlink()
+
+
 async def test_text_is_escaped_as_go_does(house: OpenHouse) -> None:
     words = ["<b>&", "\u2028é😀", '"\\\n\x01']
     async with house(by_path({CHAT: Stream(short_chat(*words))})) as h:

@@ -69,6 +69,7 @@ async def test_one_model(house: OpenHouse) -> None:
         assert (await h.client.get("/v1/models/M")).json()["id"] == "M", "as it was asked for"
         unknown = await h.client.get("/v1/models/nope")
         assert (unknown.status, unknown.json()["error"]["type"]) == (404, "not_found_error")
+        assert unknown.json()["error"]["message"] == "model 'nope:latest' not found"
         assert (await h.client.get("/v1/models/a/b")).text == "404 page not found"
         assert (await h.client.post("/v1/models")).status == 405
 

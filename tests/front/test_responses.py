@@ -140,11 +140,13 @@ async def test_fails_in_the_middle(house: OpenHouse, monkeypatch: pytest.MonkeyP
         await h.wait_idle()
 
 
-async def test_no_input_loads(house: OpenHouse) -> None:
+@pytest.mark.parametrize("none", [{}, {"input": None}, {"input": []}])
+async def test_no_input_loads(house: OpenHouse, none: dict[str, Any]) -> None:
     async with house(lambda _: Stream([])) as h:
-        found = (await h.client.post(PATH, {"model": "m"})).json()
+        assert (await h.client.post(PATH, {"model": "me"} | none)).status == 400, "it cannot chat"
+        found = (await h.client.post(PATH, {"model": "m"} | none)).json()
         assert (found["status"], found["output"][0]["content"][0]["text"]) == ("completed", "")
-        names = [name for name, _ in events(await h.client.post(PATH, {"model": "m", "stream": True}))]
+        names = [name for name, _ in events(await h.client.post(PATH, {"model": "m", "stream": True} | none))]
         assert (names[0], names[-1]) == ("response.created", "response.completed")
         assert h.engine.asked == []
         assert h.supervisor.taken == 2

@@ -10,7 +10,7 @@ import ollama
 import pytest
 
 from tests.daemon import Daemon, daemon
-from tests.real.conftest import GREEDY, PARIS, demo_models
+from tests.real.conftest import GREEDY, PARIS, demo_model
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Every model here is broken in its own way."""
     root = tmp_path_factory.mktemp("broken")
-    good = demo_models()
-    gguf, directory = Path(str(good["demo-llama_cpp"]["path"])), Path(str(good["demo-vllm"]["path"]))
+    good = demo_model("llama_cpp")
+    gguf, directory = Path(good["path"]), Path(demo_model("vllm")["path"])
     (root / "cut.gguf").write_bytes(gguf.read_bytes()[:30_000_000])
     (root / "noise.gguf").write_bytes(b"not a model " * 1000)
     shutil.copytree(directory, root / "noarch")
@@ -37,8 +37,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         "gone": {"path": str(root / "gone.gguf")},
         "noarch": {"path": str(root / "noarch")},
         "cutdir": {"path": str(root / "cutdir"), "engine": "vllm"},
-        "wrong-engine": {**good["demo-llama_cpp"], "engine": "max"},
-        "bad-flag": {**good["demo-llama_cpp"], "args": ["--no-such-flag"]},
+        "wrong-engine": {**good, "engine": "max"},
+        "bad-flag": {**good, "args": ["--no-such-flag"]},
     }
     with daemon(models) as running:
         yield running
