@@ -38,6 +38,13 @@ class Gpu:
     used: int  # by everybody, the driver included
     processes: tuple[GpuProcess, ...] = ()
     unified: bool = False  # it has no memory of its own: total and free are the machine's
+    bandwidth: int = 0  # bytes a second between it and its memory; 0 = not known
+    ours: int = 0  # of `used`, what our own engines hold: it comes back when they are unloaded
+
+    @property
+    def room(self) -> int:
+        """What a model could have, once ours have left."""
+        return min(self.total, self.free + self.ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +67,9 @@ class Machine:
     features: frozenset[str] = frozenset()  # of the processor, as /proc/cpuinfo spells them
     memory: int = 0  # that may be used: the machine's, or what the service is limited to
     available: int = 0  # of it, without pushing anybody out
+    ours: int = 0  # what our own engines hold
+
+    @property
+    def room(self) -> int:
+        """What a model could have, once ours have left."""
+        return min(self.memory, self.available + self.ours)

@@ -38,11 +38,17 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""
     files: tuple[Part, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Paths of the files."""
+        return tuple(part.path for part in self.files)
+
 
 class Plan(msgspec.Struct, frozen=True, tag="plan", kw_only=True):
-    """What will be fetched: (64 hex digits, bytes) of each file, and how many bytes of it are here already."""
+    """What will be fetched: (64 hex digits, bytes) of each file, its path, and how much of it is here already."""
 
     layers: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
     completed: tuple[int, ...]
 
 

@@ -88,7 +88,7 @@ def _pull(request: Request, say: Say) -> None:
     target = Path(request.target)
     layers = tuple((_shown(request.repository, f), f.size) for f in chosen)
     if _read_origin(target) == origin and all(_whole(target, part) for part in origin.files):
-        say(Plan(layers=layers, completed=tuple(size for _, size in layers)))
+        say(Plan(layers=layers, names=origin.names, completed=tuple(size for _, size in layers)))
         say(Verifying())
         say(Placed(new=False))
         return
@@ -124,7 +124,7 @@ class _Fetch:
         with disk.explained(f"the model {self._request.name}"):
             self._keep_what_fits()
             self._measure()
-            self._say(Plan(layers=layers, completed=tuple(self._done)))
+            self._say(Plan(layers=layers, names=self._origin.names, completed=tuple(self._done)))
             missing = sum(file.size for file in self._files) - sum(self._done)
             disk.check_room(self._work, missing + self._request.reserve, self._request.name)
             self._fetch_all()

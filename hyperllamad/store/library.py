@@ -6,7 +6,7 @@ results by looking at the disk.  Nothing here knows HTTP.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from os import environ
 from pathlib import Path
@@ -25,20 +25,15 @@ from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.fetch_wire import Request
 from hyperllamad.store.garbage import Garbage
 from hyperllamad.store.overlays import Overlay
+from hyperllamad.store.picking import Pick, Picker
 from hyperllamad.store.pull import Pulls, Watch
-from hyperllamad.store.shortnames import GGUF, ShortNames, Source
+from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.store.steps import SUCCESS, WRITING, OnStep, Step, ignore
 from hyperllamad.store.variants import Variants, Wanted, check
 
 RESERVE = 64 << 20  # bytes that a pull leaves free on the disk, for logs and the like
 
 T = TypeVar("T")
-Prefer = Callable[[], Sequence[str]]
-
-
-def gguf_first() -> Sequence[str]:
-    """What every machine can run: quantised files, and the published weights where there are none."""
-    return (GGUF, shortnames.PUBLISHED)
 
 
 class Library:
@@ -49,13 +44,14 @@ class Library:
         config: Config,
         names: ShortNames,
         *,
-        prefer: Prefer = gguf_first,
+        picker: Picker | None = None,
         environ: Mapping[str, str] = environ,
     ) -> None:
-        """`prefer` is asked at each pull which kinds of weights this machine wants, best first."""
+        """`picker` is asked at each pull of a name that leaves a choice; without one, what every machine can run."""
         self._catalog = Catalog(config.paths, config.models, config.model)
         self._variants = Variants(self._catalog)
-        self._names, self._prefer = names, prefer
+        self.names = names
+        self._picker = picker or Picker()
         self._pulls = Pulls(environ)
         self._one = anyio.CapacityLimiter(1)
         self.blobs = Blobs(config.paths.models)
@@ -76,10 +72,6 @@ class Library:
         """Remove what no name refers to, or only say what that is.  Raises StoreError."""
         return await self._job(partial(garbage.collect, self._catalog, dry_run=dry_run))
 
-    def source(self, name: str) -> Source:
-        """Where a name leads; raises InvalidNameError, UnknownShortNameError, RepositoryNotFoundError."""
-        return shortnames.source_of(ModelName.parse(name), self._names, self._prefer())
-
     async def pull(self, name: str) -> Watch:
         """Watch the pull of a model, begun now unless somebody else's goes on.
 
@@ -89,8 +81,13 @@ class Library:
 
         The caller must leave() it: `with await library.pull(name) as watch: async for step in watch: ...`
         """
-        parsed, source = ModelName.parse(name), self.source(name)
-        target = await self._job(partial(self._variants.pull_target, parsed))
+        parsed = ModelName.parse(name)
+        entry = self.names.open_choice(parsed)
+        if entry is None:
+            shortnames.source_of(parsed, self.names, ())  # a name that leads nowhere is refused first
+        target: Path = await self._job(partial(self._variants.pull_target, parsed))
+        pick = await self._picker.pick(entry, target) if entry else Pick(await self._picker.formats())
+        source = shortnames.source_of(parsed, self.names, pick.kinds)
         request = Request(
             name=parsed.short,
             repository=source.repository,
@@ -100,7 +97,8 @@ class Library:
             kind=source.kind,
             reserve=RESERVE,
         )
-        return self._pulls.watch(request, partial(self._job, partial(self._variants.placed, parsed, target)))
+        placed = partial(self._job, partial(self._variants.placed, parsed, target))
+        return self._pulls.watch(request, placed, note=pick.note, caution=pick.caution)
 
     async def create(self, wanted: Wanted, *, on_step: OnStep = ignore) -> None:
         """Make a model of uploaded files, or a variant of a model, which is pulled first when it is not here.

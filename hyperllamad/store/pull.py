@@ -68,10 +68,13 @@ class Pulls:
         finally:
             self._tasks = None
 
-    def watch(self, request: Request, finish: Callable[[], Awaitable[None]]) -> Watch:
+    def watch(
+        self, request: Request, finish: Callable[[], Awaitable[None]], *, note: str = "", caution: str = ""
+    ) -> Watch:
         """Watch the download into `request.target`, begun now unless it is going on.
 
-        `finish` is called once when the model has come, before anybody hears of it.  Raises ClosingError.
+        `finish` is called once when the model has come, before anybody hears of it.  `note` and `caution` are told to
+        this watcher: what was chosen, and that it will not run here.  Raises ClosingError.
         """
         if self._tasks is None:
             raise ClosingError
@@ -80,7 +83,7 @@ class Pulls:
             flight = _Flight(request, finish, environment(self._environ))
             self._flights[request.target] = flight
             self._tasks.start_soon(self._fly, flight)
-        return Watch(flight, self._abandoned)
+        return Watch(flight, self._abandoned, note, caution)
 
     async def _fly(self, flight: _Flight) -> None:
         try:
@@ -101,9 +104,10 @@ class Pulls:
 class Watch:
     """One client's view of a download.  Leave it when done: the last one to leave ends a download that still runs."""
 
-    def __init__(self, flight: _Flight, abandoned: Callable[[_Flight], None]) -> None:
+    def __init__(self, flight: _Flight, abandoned: Callable[[_Flight], None], note: str, caution: str) -> None:
         self._flight: _Flight | None = flight
-        self._steps = flight.steps()
+        self.note, self.caution = note, caution
+        self._steps = _told(flight.steps(), note, caution)
         self._abandoned = abandoned
         flight.watchers += 1
 
@@ -139,6 +143,7 @@ class _Flight:
         self._request, self._finish, self._environ = request, finish, environ
         self._phase = _Phase.MANIFEST
         self._layers: tuple[tuple[str, int], ...] = ()
+        self._names: tuple[str, ...] = ()
         self._completed: tuple[int, ...] = ()
         self._failure: tuple[type[HyperLlamaError], str, str] | None = None
         self._changed = anyio.Event()
@@ -190,7 +195,8 @@ class _Flight:
     def _hear(self, event: Event) -> None:
         match event:
             case Plan():
-                self._layers, self._completed, self._phase = event.layers, event.completed, _Phase.LAYERS
+                self._layers, self._names = event.layers, event.names
+                self._completed, self._phase = event.completed, _Phase.LAYERS
             case Moved():
                 self._completed = event.completed
             case Verifying():
@@ -229,7 +235,7 @@ class _Flight:
             done = size if self._phase > _Phase.LAYERS else self._completed[number]
             if told.get(number) != done and (done or size == 0):
                 told[number] = done
-                news.append(Step(f"pulling {digest[:12]}", f"sha256:{digest}", size, done))
+                news.append(Step(f"pulling {digest[:12]}", f"sha256:{digest}", size, done, self._names[number]))
         return news
 
     async def _ending(self) -> AsyncIterator[Step]:
@@ -243,6 +249,15 @@ class _Flight:
             kind, message, hint = self._failure
             raise kind(message, hint=hint)
         yield SUCCESS
+
+
+async def _told(steps: AsyncIterator[Step], *sentences: str) -> AsyncIterator[Step]:
+    """The steps, with the sentences behind the first one."""
+    yield await anext(steps)
+    for sentence in filter(None, sentences):
+        yield Step(sentence)
+    async for step in steps:
+        yield step
 
 
 async def _events(child: anyio.abc.Process) -> AsyncIterator[Event]:

@@ -18,12 +18,12 @@ from pathlib import Path
 import msgspec
 
 from hyperllamad.config import SYSTEM_DIRECTORY
+from hyperllamad.core import fitting
 from hyperllamad.core.errors import ConfigError, HyperLlamaError, RepositoryNotFoundError, UnknownShortNameError
+from hyperllamad.core.fitting import GGUF, PUBLISHED, Weights
 from hyperllamad.core.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
 
 HUB_HOSTS = frozenset({"hf.co", "huggingface.co", "www.hf.co", "www.huggingface.co"})
-GGUF = "gguf"  # the kind of weights that is not one of Entry.weights
-PUBLISHED = "bf16"  # the kind that stands for weights as they were published
 _FILE = "catalog.toml"
 _NEAREST = 5
 _FILLERS = re.compile(r"^(?:instruct|chat|it|text)-")  # in Ollama's longer tags: 8b-instruct-q4_K_M
@@ -39,6 +39,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     embedding: bool = False
     weights: dict[str, str] = {}  # kind -> repository: "bf16", "fp8", "awq", "gptq", "mxfp4"
     gguf: str = ""  # repository
+    parameters: int = 0  # 0 = not known
+    active: int = 0  # of them, for each token of a mixture of experts
+    context: int = 0  # tokens; 0 = not known
     license: str = ""
     gated: bool = False
 
@@ -46,6 +49,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def kinds(self) -> tuple[str, ...]:
         """What there is of it, as it is written behind the tag: ("bf16", "awq", "gguf")."""
         return (*self.weights, GGUF) if self.gguf else tuple(self.weights)
+
+    @property
+    def facts(self) -> Weights:
+        """What decides where it fits."""
+        return Weights(self.parameters, self.active, self.kinds)
+
+    def repository(self, kind: str) -> str:
+        """Where that kind lies on the hub."""
+        return self.gguf if kind == GGUF else self.weights[kind]
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +98,13 @@ class ShortNames:
         known = max(fitting, key=len)
         return tags[known], _FILLERS.sub("", tag[len(known) + 1 :])
 
+    def open_choice(self, name: ModelName) -> Entry | None:
+        """The entry of a short name that says nothing of the kind; None for every other name."""
+        if name.host != DEFAULT_HOST or name.namespace != DEFAULT_NAMESPACE:
+            return None
+        entry, wanted = self.find(name)
+        return None if wanted else entry
+
     def _unknown(self, name: ModelName, tags: Mapping[str, Entry]) -> UnknownShortNameError:
         if tags:
             nearest = tuple(dict.fromkeys(entry.name for entry in tags.values()))
@@ -100,12 +119,17 @@ class ShortNames:
         )
 
 
+def of_hub(name: ModelName) -> bool:
+    """Whether the name is a repository's, and none of the catalogue."""
+    return name.host in HUB_HOSTS or (name.host == DEFAULT_HOST and name.namespace != DEFAULT_NAMESPACE)
+
+
 def source_of(name: ModelName, names: ShortNames, prefer: Sequence[str]) -> Source:
     """Where `name` leads.  `prefer` orders the kinds for names that leave the choice open: ("fp8", "bf16", "gguf").
 
     Raises UnknownShortNameError, and RepositoryNotFoundError for hosts that are no hub and kinds there are not.
     """
-    if name.host in HUB_HOSTS or (name.host == DEFAULT_HOST and name.namespace != DEFAULT_NAMESPACE):
+    if of_hub(name):
         variant = "" if name.tag.casefold() == DEFAULT_TAG else name.tag
         return Source(f"{name.namespace}/{name.model}", variant, GGUF if tuple(prefer[:1]) == (GGUF,) else "")
     if name.host != DEFAULT_HOST:
@@ -115,7 +139,7 @@ def source_of(name: ModelName, names: ShortNames, prefer: Sequence[str]) -> Sour
     kind = _kind(entry, wanted, prefer)
     if kind == GGUF:
         return Source(entry.gguf, "" if wanted in {"", GGUF} else wanted, GGUF)
-    return Source(entry.weights[kind], kind=kind)
+    return Source(entry.repository(kind), kind=kind)
 
 
 def _kind(entry: Entry, wanted: str, prefer: Sequence[str]) -> str:
@@ -153,6 +177,9 @@ def read(path: Path) -> ShortNames:
                 raise ConfigError(f"{path}: {entry.name} is there twice")
             if not entry.kinds:
                 raise ConfigError(f"{path}: {entry.name} has neither `weights` nor `gguf`")
+            if unknown := set(entry.weights) - fitting.LEAST.keys():
+                known = ", ".join(fitting.LEAST)
+                raise ConfigError(f"{path}: {entry.name} has weights of the kind {min(unknown)}, but there are {known}")
             seen.add(key)
     except ConfigError:
         raise

@@ -14,6 +14,7 @@ class Step:
     digest: str = ""  # "sha256:" and 64 hex digits, of the file that moves
     total: int = 0  # bytes
     completed: int = 0  # bytes
+    name: str = ""  # of the file that moves
 
 
 OnStep = Callable[[Step], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,15 @@ def test_the_shipped_catalogue(names: ShortNames) -> None:
     assert len({ModelName.parse(entry.name).model for entry in names.entries}) >= 60
     repository = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
     for entry in names.entries:
-        assert entry.checked.year >= 2026
-        assert entry.source
+        assert entry.checked >= date(2026, 11, 25)
+        assert re.match("https://(huggingface.co|github.com)/[^/]+/.", entry.source), entry
+        assert entry.parameters > 0
+        assert 0 <= entry.active < entry.parameters
+        assert entry.context == 0 or 256 <= entry.context <= 1 << 24
         assert all(repository.fullmatch(it) for it in (*entry.weights.values(), entry.gguf) if it), entry
         assert set(entry.weights) <= {"bf16", "fp8", "awq", "gptq", "mxfp4"}
         assert entry.name == entry.name.lower()
-    for model in {ModelName.parse(entry.name).model for entry in names.entries} - {"starcoder2"}:
+    for model in {ModelName.parse(entry.name).model for entry in names.entries}:
         assert sum(entry.default for entry in names.entries if entry.name.split(":")[0] == model) == 1, model
 
 

@@ -37,6 +37,8 @@ class FakeGpu:
     graphics: dict[int, int | None] = field(default_factory=dict)
     error: int = 0  # what every question about it is answered with
     unified: bool = False
+    clock: int = 6251  # MHz
+    bus: int = 192  # bits
 
 
 class FakeNvml:
@@ -45,6 +47,8 @@ class FakeNvml:
     NVMLError = NVMLError
     NVMLError_NotSupported = NVMLError_NotSupported
     NVMLError_NoPermission = NVMLError_NoPermission
+
+    NVML_CLOCK_MEM = 2
 
     def __init__(self, *gpus: FakeGpu) -> None:
         self.gpus = list(gpus)
@@ -93,6 +97,15 @@ class FakeNvml:
         if gpu.unified:
             raise NVMLError_NotSupported(3)
         return _listed(gpu.graphics)
+
+    def nvmlDeviceGetMaxClockInfo(self, gpu: FakeGpu, kind: int) -> int:
+        assert kind == self.NVML_CLOCK_MEM
+        if not gpu.clock:
+            raise NVMLError_NotSupported(3)
+        return gpu.clock
+
+    def nvmlDeviceGetMemoryBusWidth(self, gpu: FakeGpu) -> int:
+        return gpu.bus
 
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.159.04"

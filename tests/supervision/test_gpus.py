@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,15 +16,20 @@ from hyperllamad.supervision import gpus, machine
 from hyperllamad.supervision.gpus import GpuReader
 from tests.supervision.fake_nvml import GIB, FakeGpu, FakeNvml, no_driver
 
+L4, H100 = 300_048_000_000, 3_352_320_000_000  # bytes a second: 300 GB/s and 3.35 TB/s on their makers' pages
+
 
 async def test_everything_that_is_asked() -> None:
-    nvml = FakeNvml(FakeGpu(compute={7: 512, 8: None}, graphics={7: 512, 9: 100}), FakeGpu("NVIDIA H100", (9, 0)))
+    nvml = FakeNvml(
+        FakeGpu(compute={7: 512, 8: None}, graphics={7: 512, 9: 100}),
+        FakeGpu("NVIDIA H100", (9, 0), clock=2619, bus=5120),
+    )
     found = await GpuReader(nvml.load).read()
     processes = (GpuProcess(7, 512), GpuProcess(8, None), GpuProcess(9, 100))
     assert found == Gpus(
         devices=(
-            Gpu(0, "GPU-0", "NVIDIA L4", Capability(8, 9), 24 * GIB, 23 * GIB, GIB, processes),
-            Gpu(1, "GPU-1", "NVIDIA H100", Capability(9, 0), 24 * GIB, 23 * GIB, GIB),
+            Gpu(0, "GPU-0", "NVIDIA L4", Capability(8, 9), 24 * GIB, 23 * GIB, GIB, processes, bandwidth=L4),
+            Gpu(1, "GPU-1", "NVIDIA H100", Capability(9, 0), 24 * GIB, 23 * GIB, GIB, bandwidth=H100),
         ),
         driver="580.159.04",
         cuda="13.0",
@@ -124,6 +130,18 @@ async def test_this_machine() -> None:
         assert "pynvml" not in sys.modules  # not even loaded
     else:
         assert (await GpuReader().read()).driver
+
+
+async def test_our_own_engines_and_an_unknown_bandwidth() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            gpu = FakeGpu(used=5 * GIB, clock=0, compute={child.pid: 3 * GIB, 1: GIB})
+            found = await machine.read(GpuReader(FakeNvml(gpu).load))
+        finally:
+            child.kill()
+    (device,) = found.gpus.devices
+    assert (device.ours, device.room, device.bandwidth) == (3 * GIB, 22 * GIB, 0)
+    assert 0 < found.ours < found.room <= found.memory
 
 
 async def test_the_whole_machine(tmp_path: Path) -> None:
