@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,9 @@ from hyperllamad.front.ports import Services
 from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
+from hyperllamad.store.picking import Picker
+from hyperllamad.supervision import machine
+from hyperllamad.supervision.gpus import GpuReader
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.telemetry import Metrics, Notifier, fields
 
@@ -58,7 +62,8 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
 async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
-    library = Library(config, shortnames.load(config.paths.config))
+    look = partial(machine.read, GpuReader())
+    library = Library(config, shortnames.load(config.paths.config), picker=Picker(look, homes.kinds))
     supervisor = Supervisor(config, homes)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
@@ -69,6 +74,7 @@ async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
         catalog=catalog,
         library=library,
         homes=homes,
+        machine=look,
         started_at=time.time(),
         url=url,
     )

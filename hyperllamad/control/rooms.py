@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hyperllamad.config import Config
+from hyperllamad.core.machine import Machine
 from hyperllamad.engines.homes import Homes
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
@@ -20,5 +22,6 @@ class Rooms:
     catalog: Catalog
     library: Library
     homes: Homes
+    machine: Callable[[], Awaitable[Machine]]  # looks at it anew
     started_at: float  # Unix time
     url: str  # of the API

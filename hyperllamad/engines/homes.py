@@ -50,6 +50,10 @@ class Homes:
         """The current home of each enabled engine that has one."""
         return tuple(home for name in base.NAMES if (home := self.current(name)))
 
+    def kinds(self) -> frozenset[tuple[str, str]]:
+        """(engine, device) of the homes in use, for decisions about what could run here."""
+        return frozenset((home.engine, home.device) for home in self.in_use())
+
     def current(self, engine: str) -> Home | None:
         """The home new instances of `engine` run in: as the configuration states, else as recorded, else the newest."""
         table = self._table(engine)

@@ -18,6 +18,7 @@ from hyperllamactl.protocol import Command, Line, Reply
 from hyperllamad import config, listen
 from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
+from hyperllamad.core.machine import Machine
 from hyperllamad.engines.homes import Homes
 from hyperllamad.listen import Peer
 from hyperllamad.store.library import Library
@@ -26,6 +27,14 @@ from tests.control.fakes import FakeCatalog, FakeSupervisor, model
 
 SMOL, QWEN = model(), model("qwen3:8b", digest="cd" * 32)
 KEEP = object()
+
+
+GIB = 1 << 30
+MACHINE = Machine(processor="A CPU", cores=4, features=frozenset({"avx2"}), memory=16 * GIB, available=12 * GIB)
+
+
+async def here() -> Machine:
+    return MACHINE
 
 
 @dataclass
@@ -88,6 +97,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         catalog=cast("Any", FakeCatalog(SMOL, QWEN)),
         library=Library(settings, ShortNames(())),
         homes=homes,
+        machine=here,
         started_at=1.0,
         url="http://127.0.0.1:11434",
     )
