@@ -44,6 +44,7 @@ layers: $(VENV)/.installed-dev
 ## Write the documents that are made from code.
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m hyperllamactl.document > docs/control.md
+	$(BIN)/python -m tools
 
 ## Install the three engines and the demo model, as the tests use them.
 engines: $(VENV)/.installed
