@@ -56,6 +56,7 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     engine: str
     state: str  # waiting (for room), starting, ready, draining, stopping, backoff (crashed), failed
     phase: str = ""  # of loading: starting, weights, compiling, warming
+    phases: dict[str, float] = {}  # seconds each phase of its load took
     size: int = 0  # memory in use
     size_gpu: int = 0  # the part of it on GPUs
     processor: str = ""  # 100% CPU, 100% GPU, or both shares
@@ -134,6 +135,7 @@ class StatusReport(Reply, tag="status_report"):
     requests: int = 0  # being answered
     waiting: int = 0  # waiting for an instance
     memory: int = 0  # resident bytes of the daemon
+    prepared: dict[str, int] = {}  # engine homes with a process that waits for a model, and the bytes it holds
     instances: list[InstanceRow] = []
 
 

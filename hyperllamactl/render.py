@@ -214,6 +214,7 @@ def status(reply: StatusReport, now: float, paint: Paint = plain) -> str:
         ("Models", f"{reply.models} in the store, {loaded} loaded"),
         ("Requests", f"{reply.requests} running, {reply.waiting} waiting"),
         ("Memory", size(reply.memory)),
+        ("Prepared", ", ".join(f"{home} ({size(held)})" for home, held in reply.prepared.items())),
     ]
     page = _facts([(name, value) for name, value in facts if value])
     return f"{page}\n\n{instances(reply.instances, now, paint)}" if reply.instances else page

@@ -65,9 +65,29 @@ def arguments() -> argparse.Namespace:
         "--log-flood", type=int, metavar="MIB", default=0, help="print that much, one line of 10 MiB too"
     )
     beside.add_argument("--lying-metrics", action="store_true", help="nothing runs, and tokens go backwards")
+    beside.add_argument("--sleeps", action="store_true", help="nothing here: the tests' engine may send it to sleep")
+    beside.add_argument("--refuse-sleep", action="store_true", help="answer /sleep with 500")
     beside.add_argument("--refuse-wake", action="store_true", help="sleep, but answer /wake_up with 500")
     beside.add_argument("--wrong-weights", action="store_true", help="count backwards after it slept")
-    return parser.parse_args()
+    beside.add_argument("--wait", metavar="SOCKET", help="wait there for the other arguments first")
+    if (stated := parser.parse_args()).wait:
+        return parser.parse_args(orders(stated.wait))
+    return stated
+
+
+def orders(path: str) -> list[str]:
+    """As launchers/vllm_serve.py takes them."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        say("waiting for orders")
+        connection, _ = listener.accept()
+    with connection, connection.makefile("rwb") as stream:
+        told = json.loads(stream.readline())
+        stream.write(b"going\n")
+    os.environ.update(told["env"])
+    say(f"prepared {os.getpid()}, LATE={os.environ.get('LATE')}")
+    return told["argv"]
 
 
 class Engine:
@@ -132,8 +152,8 @@ class Engine:
                 await self.complete(path.endswith("chat/completions"), body, reader, writer)
             finally:
                 self.running -= 1
-        elif path in {"/sleep", "/wake_up", "/is_sleeping"}:
-            await self.sleeping(path, writer)
+        elif path.partition("?")[0] in {"/sleep", "/wake_up", "/is_sleeping"}:
+            await self.sleeping(path.partition("?")[0], writer)
         else:
             await whole_json(writer, 404, error(f"no route {method} {path}", 404))
 
@@ -144,8 +164,8 @@ class Engine:
 
     async def sleeping(self, path: str, writer: asyncio.StreamWriter) -> None:
         """vLLM's three routes."""
-        if path == "/wake_up" and self.vices.refuse_wake:
-            await whole_json(writer, 500, error("the fake engine does not want to wake", 500))
+        if (path == "/wake_up" and self.vices.refuse_wake) or (path == "/sleep" and self.vices.refuse_sleep):
+            await whole_json(writer, 500, error("the fake engine does not want to", 500))
             return
         if path != "/is_sleeping":
             self.asleep = path == "/sleep"

@@ -43,6 +43,7 @@ def status(rooms: Rooms, _: protocol.Status) -> protocol.StatusReport:
         requests=sum(row.running for row in rows),
         waiting=sum(row.waiting for row in rows),
         memory=procfs.resident([os.getpid()]),
+        prepared=rooms.supervisor.prepared(),
         instances=[views.instance(row) for row in rows],
     )
 

@@ -24,6 +24,7 @@ def instance(row: rows.Row) -> InstanceRow:
         engine=row.engine,
         state=row.state,
         phase=row.phase,
+        phases={name: round(seconds, 2) for name, seconds in row.phases.items()},
         size=row.size,
         processor=row.processor,
         context=row.context,

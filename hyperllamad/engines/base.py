@@ -90,6 +90,7 @@ class Preparation:
     launch: Launch  # with the environment every start in this home has; it waits at Place.orders
     says: str  # part of the line it prints once it waits
     late: frozenset[str]  # variables that a model's launch may still add or change
+    program: int = 2  # words of the command before its options: interpreter and file
 
 
 @dataclass(frozen=True, slots=True)

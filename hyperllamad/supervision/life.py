@@ -10,23 +10,27 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
+import anyio.abc
 
 from hyperllamad.config import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Limits
-from hyperllamad.engines.base import Host, Place
+from hyperllamad.engines.base import Host, Launch, Place
 from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
 from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
 from hyperllamad.supervision.health import Health
 from hyperllamad.supervision.logs import Ring
+from hyperllamad.supervision.phases import Phases
 from hyperllamad.supervision.plan import Plan
 from hyperllamad.supervision.probe import Pace
+from hyperllamad.supervision.slumber import Slumber
+from hyperllamad.supervision.spares import Prepared, Spare, Spares
 from hyperllamad.supervision.upstream import Upstream
 from hyperllamad.telemetry import fields
 
@@ -58,13 +62,14 @@ class Life:
         pace: Pace,
         *,
         delegation: Delegation | None = None,
+        spares: Spares,
         report: Callable[[Fact, HyperLlamaError | None], None],
         progressed: Callable[[], None],
         ended: Callable[[End], None],
     ) -> None:
         """`ended` is called, once, the moment nobody is left; run() may go on for a while to clean up."""
         self.plan = plan
-        self.phase = "starting"  # of loading; "" once ready
+        self.phases = Phases("starting")  # of loading
         self.pid = 0  # of the engine's main process, once it runs
         self.guard = 0  # of its guard
         self.upstream: Upstream | None = None  # once ready
@@ -73,6 +78,7 @@ class Life:
         self._host = host
         self._delegation = delegation
         self._pace = pace
+        self._spares = spares
         self._report = report
         self._progressed = progressed
         self._on_end = ended
@@ -80,10 +86,17 @@ class Life:
         self._asked = False  # to end
         self._killed = anyio.Event()
         self.stuck: tuple[int, ...] = ()  # processes that do not end though they were killed
-        self._child: Child | None = None
+        self._child: Child | Prepared | None = None
         self._sick = ""  # why it is being killed
+        self._slumber: Slumber | None = None  # once ready
+        self._tasks: anyio.abc.TaskGroup | None = None  # that end with the child
         self._tail: deque[str] = deque(maxlen=EXPLAINED_LINES)  # of this life; the ring has those before it too
         self._fields = fields(model=plan.model.name, engine=plan.engine.name, instance=plan.key)
+
+    @property
+    def phase(self) -> str:
+        """The one that is on; "" once ready."""
+        return self.phases.current
 
     @property
     def elapsed(self) -> float:
@@ -103,11 +116,11 @@ class Life:
 
     def sleep(self, level: int) -> None:
         """Have the engine give up its memory; reports SLEPT, or SICK when it cannot."""
-        self._sicken(f"{self.plan.engine.title} cannot sleep at level {level}")
+        self._switch(lambda slumber: slumber.sleep(level), Fact.SLEPT)
 
     def wake(self) -> None:
         """Have it take its memory again; reports READY once it answers as before, or SICK."""
-        self._sicken(f"{self.plan.engine.title} cannot be woken")
+        self._switch(lambda slumber: slumber.wake(), Fact.READY)
 
     def cut(self, cause: str) -> None:
         """End all open streams; `cause` is what their clients are told, unless there is a better reason."""
@@ -119,33 +132,47 @@ class Life:
         """Until nobody of it is left and its place is removed."""
         try:
             await anyio.to_thread.run_sync(precheck.check, self.plan.model)
-            cache = self._paths.cache / "engines" / self.plan.home.id
             limits = self.plan.settings.limits
-            where = place.make(self._paths.runtime, cache, self._host, delegation=self._delegation, limits=limits)
+            spare = self._spares.take(self.plan.home, limits, self._launch)
+            cache = self._paths.cache / "engines" / self.plan.home.id
+            if spare is None:
+                where = place.make(self._paths.runtime, cache, self._host, delegation=self._delegation, limits=limits)
+            else:
+                where = spare.where
         except HyperLlamaError as error:
             self._end(End(Fact.BROKEN, error))
             return
         if missing := cgroups.unenforced(limits, self._delegation):
             self._log(logging.WARNING, f"runs without its limits: nothing here enforces {', '.join(missing)}")
         try:
-            await self._live(where)
+            await self._live(where, spare)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_remove, where)
 
     # -- the pieces ------------------------------------------------------------------------------------------------
 
-    async def _live(self, where: Place) -> None:
+    def _launch(self, where: Place) -> Launch:
         plan = self.plan
+        return plan.engine.launch(plan.model, plan.settings, plan.home, where)
+
+    async def _live(self, where: Place, spare: Spare | None) -> None:
         try:
-            launch = plan.engine.launch(plan.model, plan.settings, plan.home, where)
+            launch = self._launch(where)
         except HyperLlamaError as error:
             self._end(End(Fact.BROKEN, error))
             return
         if self._asked:
+            if spare is not None:
+                await spare.discard()
             self._end(End(Fact.EXITED))
             return
-        child = Child(launch, where, on_line=self._heard, on_start=self._started)
+        heard, started = self._heard, self._started
+        child: Child | Prepared
+        if spare is None:
+            child = Child(launch, where, on_line=heard, on_start=started)
+        else:
+            child = Prepared(spare, launch, on_line=heard, on_start=started)
         self._child = child
         try:
             ended = await self._with_probe(child, where)
@@ -156,9 +183,10 @@ class Life:
                 self.upstream.end("the server is shutting down")
                 await self.upstream.close()
 
-    async def _with_probe(self, child: Child, where: Place) -> Exit:
+    async def _with_probe(self, child: Child | Prepared, where: Place) -> Exit:
         ended = Exit(0)
         async with anyio.create_task_group() as group:
+            self._tasks = group
             group.start_soon(self._probe, where)
             group.start_soon(self._watch_stuck)
             ended = await child.run()
@@ -168,13 +196,37 @@ class Life:
     async def _probe(self, where: Place) -> None:
         engine, plan = self.plan.engine, self.plan
         await probe.wait_ready(where.socket, engine.probe.ready, self._pace)
-        self.phase = ""
+        self._slumber = Slumber(plan, where.socket)
+        try:
+            await self._slumber.begin()
+        except EngineDiedError as error:
+            self._log(logging.WARNING, f"will not be put to sleep: {error}")
+        self.phases.end()
         self.upstream = Upstream(engine, plan.model, plan.settings, where.socket)
-        self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s")
+        self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s ({self.phases})")
         self._report(Fact.READY, None)
+        self._spares.look()  # now that the start is over, the next one may be prepared
         async with anyio.create_task_group() as signs:
             signs.start_soon(self._watch_health, self.upstream)
             signs.start_soon(self._watch_vital)
+
+    def _switch(self, change: Callable[[Slumber], Awaitable[None]], fact: Fact) -> None:
+        assert self._tasks is not None  # noqa: S101 - only what serves, or sleeps, is told to change
+        self._tasks.start_soon(self._change, change, fact)
+
+    async def _change(self, change: Callable[[Slumber], Awaitable[None]], fact: Fact) -> None:
+        assert self._slumber is not None  # noqa: S101 - it was made before READY was reported
+        began = time.monotonic()
+        try:
+            await change(self._slumber)
+        except EngineDiedError as error:
+            self._log(logging.WARNING, f"is ended: {error}")
+            self._sicken(error.message)
+        else:
+            self._log(
+                logging.INFO, f"{'sleeps' if fact is Fact.SLEPT else 'is awake'} after {time.monotonic() - began:.2f} s"
+            )
+            self._report(fact, None)
 
     async def _watch_health(self, upstream: Upstream) -> None:
         why = await Health(upstream, self._processes, self._pace).wait_sick()
@@ -227,8 +279,7 @@ class Life:
     def _heard(self, line: str) -> None:
         self._ring.append(line)
         self._tail.append(line)
-        if self.phase and (phase := self.plan.engine.phase(line)) and phase != self.phase:
-            self.phase = phase
+        if self.phase and (phase := self.plan.engine.phase(line)) and self.phases.enter(phase):
             self._progress()
 
     def _progress(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperllamad.core.fleet import View
@@ -27,6 +28,7 @@ class Row:
     state: State
     phase: str  # of loading: starting, weights, compiling, warming; "" otherwise
     elapsed: float  # seconds of loading so far; 0 otherwise
+    phases: Mapping[str, float]  # seconds each phase of its load took, or has taken so far
     size: int  # memory of its processes
     processor: str  # "100% CPU", "100% GPU"
     context: int
@@ -84,6 +86,7 @@ def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> 
         state=view.state,
         phase=life.phase if life is not None and loading else "",
         elapsed=life.elapsed if life is not None and loading else 0.0,
+        phases=life.phases.took if life is not None else {},
         size=size,
         processor="100% GPU" if plan.settings.device == "cuda" else "100% CPU",
         context=plan.settings.context,

@@ -35,6 +35,7 @@ from hyperllamad.supervision.logs import LogBook, Ring
 from hyperllamad.supervision.plan import Plan, Planner, models_at_once
 from hyperllamad.supervision.probe import NORMAL, Pace
 from hyperllamad.supervision.rows import Change, Row
+from hyperllamad.supervision.spares import Spares
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
@@ -52,6 +53,7 @@ class Supervisor:
         self._pace = pace
         self._planner = Planner(config, homes)
         self._host = host.read(config.engines)
+        self._spares = Spares(config, homes, self._host)
         self._stop_timeout = config.fleet.stop_timeout_seconds
         self._fleet = Fleet(
             max_models=models_at_once(config),
@@ -151,6 +153,12 @@ class Supervisor:
             found.append(rows.row(view, self._plans[view.key], life, size=size, now=now))
         return tuple(found)
 
+    def prepared(self) -> dict[str, int]:
+        """By home id, the bytes that processes hold which wait for a model to serve."""
+        guards = self._spares.guards
+        sizes = rows.MemoryMeter().sizes(list(guards.values()))
+        return {home: sizes.get(guard, 0) for home, guard in guards.items()}
+
     def logs(self, name: ModelName) -> Ring | None:
         """What the engine of that model printed, the last one if it has ended; None when it was never loaded."""
         return self._logs.find(name)
@@ -173,6 +181,7 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._keep_time)
+                self._tasks.start_soon(self._spares.run, self._delegation)
                 task_status.started()
                 await self._wait_over()
                 self._tasks.cancel_scope.cancel()
@@ -264,6 +273,7 @@ class Supervisor:
             self._host,
             self._pace,
             delegation=self._delegation,
+            spares=self._spares,
             report=lambda fact, error: self._report(key, fact, error),
             progressed=lambda: self._tell(key, State.STARTING),
             ended=lambda end: self._ended(key, end),

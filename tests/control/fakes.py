@@ -53,6 +53,7 @@ def row(of: Model, state: State, **fields: object) -> Row:
         state=state,
         phase="",
         elapsed=0.0,
+        phases={},
         size=250_000_000,
         processor="100% CPU",
         context=4096,
@@ -147,6 +148,9 @@ class FakeSupervisor:
 
     def retry(self, of: Model) -> None:
         self.retried.append(str(of.name))
+
+    def prepared(self) -> dict[str, int]:
+        return {"vllm-0.33.0-cuda": 812_000_000}
 
     def rows(self) -> tuple[Row, ...]:
         return tuple(self.shown.values())

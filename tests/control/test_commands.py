@@ -78,6 +78,7 @@ async def test_status(door: Door) -> None:
     assert (report.url, report.config) == ("http://127.0.0.1:11434", str(door.rooms.config.paths.config))
     assert (report.engines, report.models, report.requests, report.waiting) == (["vllm-2-cpu"], 2, 2, 4)
     assert report.memory > 10_000_000
+    assert report.prepared == {"vllm-0.33.0-cuda": 812_000_000}
     assert [row.name for row in report.instances] == [NAME, "qwen3:8b"]
 
 

@@ -90,6 +90,7 @@ STATUS = {
     "requests": 2,
     "waiting": 1,
     "memory": 61_000_000,
+    "prepared": {"vllm-0.32.0-cpu": 812_000_000},
     "instances": [READY],
 }
 ENGINES = [

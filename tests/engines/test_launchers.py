@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -213,3 +214,38 @@ def test_no_vllm_at_all(tmp_path: Path) -> None:
     code, output = run(vllm.LAUNCHER, tmp_path, "--model", "/m")
     assert code == 1
     assert "No module named 'vllm'" in output
+
+
+PINS = """
+class Block:
+    def __init__(self, size, tag): self.handle, self.tag = (0, size, 0, 0), tag
+class CuMemAllocator:
+    pointer_to_data = {1: Block(5, "weights"), 2: Block(7, "kv_cache"), 3: Block(11, "weights")}
+    get_instance = classmethod(lambda cls: cls)
+"""
+TORCH = """
+uint8 = "bytes"
+def empty(size, dtype, pin_memory): print("pinned", size, dtype, pin_memory, flush=True)
+"""
+PROGRAM = """
+import vllm_worker
+worker = vllm_worker.Sleeper()
+print(worker.hyperllama_pin())
+worker.hyperllama_pinning.join(10)
+print(worker.hyperllama_pinned())
+"""
+
+
+def test_host_memory_for_sleep_is_pinned_as_the_weights_lie(tmp_path: Path) -> None:
+    put_vllm(tmp_path, NEWER)
+    allocator = tmp_path / "vllm" / "device_allocator" / "cumem.py"
+    allocator.parent.mkdir()
+    allocator.write_text(PINS)
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    shutil.copy(vllm.LAUNCHER.with_name("vllm_worker.py"), tmp_path)
+    code, output = run(tmp_path / "program.py", tmp_path)
+    said = sorted(output.splitlines())
+    assert code == 0, output
+    assert said[0].startswith("hyperllama: pinned 16 bytes of host memory in ")
+    assert said[1:] == ["pinned 11 bytes True", "pinned 5 bytes True", "{'bytes': 16}", "{'done': True}"]

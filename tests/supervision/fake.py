@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from hyperllamad import config
-from hyperllamad.config import Config, Paths
+from hyperllamad.config import Config, EngineTable, Paths
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
@@ -48,7 +48,7 @@ class FakeEngine:
     vital = "--worker"
     version = "1.0"
     variants: Mapping[str, Recipe] = {}
-    probe = Probe()
+    probe = Probe(sleep="/sleep?level={level}", wake="/wake_up")
 
     def refusal(self, model: Model, home: Home) -> str:
         return ""
@@ -57,7 +57,7 @@ class FakeEngine:
         return Need(weights=model.size)
 
     def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
-        return ()
+        return (1,) if "--sleeps" in settings.args else ()
 
     def launch(self, model: Model, settings: Settings, home: Home, place: Place) -> Launch:
         argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, *settings.args)
@@ -65,7 +65,7 @@ class FakeEngine:
 
     def prepare(self, home: Home, place: Place, env: Mapping[str, str]) -> Preparation | None:
         argv = (sys.executable, "-I", "-S", str(PROGRAM), "--socket", place.socket, "--wait", place.orders)
-        return Preparation(Launch(argv, dict(env), place.cwd), "waiting for orders", frozenset({"LATE"}))
+        return Preparation(Launch(argv, dict(env), place.cwd), "waiting for orders", frozenset({"LATE"}), program=4)
 
     def phase(self, line: str) -> str:
         return line.removeprefix("phase ") if line.startswith("phase ") else ""
@@ -127,10 +127,13 @@ def configuration(root: Path, **fleet: Any) -> Config:
 
 
 @asynccontextmanager
-async def supervised(root: Path, *, pace: Pace = FAST, grace: str = "30s", **fleet: Any) -> AsyncIterator[Supervisor]:
+async def supervised(
+    root: Path, *, pace: Pace = FAST, grace: str = "30s", engine: EngineTable | None = None, **fleet: Any
+) -> AsyncIterator[Supervisor]:
     """A running supervisor; afterwards it is closed, and everything of it must end."""
     settings = configuration(root, **{"stop_timeout": "1s", **fleet})
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
+    settings = msgspec.structs.replace(settings, engine={} if engine is None else {ENGINE.name: engine})
     supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:

@@ -1,0 +1,174 @@
+"""Prepared processes: who becomes what, and that none of them outlives anybody."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from hyperllamad.config import EngineTable
+from hyperllamad.core.instance import State
+from hyperllamad.core.models import UNLIMITED, Limits
+from hyperllamad.core.names import ModelName
+from hyperllamad.engines.base import Launch, Place, Preparation
+from hyperllamad.supervision import procfs
+from hyperllamad.supervision.spares import Spare
+from hyperllamad.supervision.supervisor import Supervisor
+from tests.supervision import fake
+from tests.supervision.processes import command, wait_for
+
+ON = EngineTable(prepare="on")
+
+
+@pytest.fixture(autouse=True)
+def _fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch)
+
+
+async def prepared(supervisor: Supervisor) -> int:
+    """The process that waits, once it is there; it may still be importing."""
+    await wait_for(lambda: waiting(supervisor))
+    (pid,) = waiting(supervisor)
+    return pid
+
+
+def waiting(supervisor: Supervisor) -> list[int]:
+    guards = supervisor._spares.guards.values()
+    below = [pid for guard in guards for pid in procfs.descendants(guard, procfs.processes()) if pid != guard]
+    return [pid for pid in below if command(pid).startswith(sys.executable + " -I -S " + str(fake.PROGRAM))]
+
+
+async def serve(supervisor: Supervisor, root: Path, name: str, *vices: str) -> int:
+    """Load a model; its engine's main process."""
+    lease = supervisor.lease(fake.model(root, name, *vices))
+    await lease.granted()
+    lease.release()
+    row = fake.row(supervisor, name)
+    assert row is not None
+    return row.pid
+
+
+async def test_a_start_takes_the_one_that_waits_and_the_next_gets_another(runtime: Path) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        first = await prepared(supervisor)
+        assert supervisor.prepared() == {fake.HOME.id: pytest.approx(15e6, rel=1)}
+        assert await serve(supervisor, runtime, "m") == first
+        second = await prepared(supervisor)
+        assert await serve(supervisor, runtime, "n") == second != first
+        ring = supervisor.logs(ModelName.parse("m"))
+        assert ring is not None
+        text = "\n".join(ring.last(100))
+        assert "waiting for orders" in text  # what it said before it was anybody's
+        assert text.index("waiting for orders") < text.index(f"prepared {first}") < text.index("ready")
+
+
+async def test_without_it_every_start_is_a_start(runtime: Path) -> None:
+    async with fake.supervised(runtime) as supervisor:
+        await serve(supervisor, runtime, "m")
+        assert supervisor.prepared() == {}
+        ring = supervisor.logs(ModelName.parse("m"))
+        assert ring is not None
+        assert "prepared" not in "\n".join(ring.last(100))
+
+
+async def test_one_that_died_unused_costs_a_warning(runtime: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        os.kill(await prepared(supervisor), signal.SIGKILL)
+        await wait_for(lambda: not supervisor.prepared())
+        assert await serve(supervisor, runtime, "m")
+        assert await prepared(supervisor)  # the next start has one again
+    assert [record.message for record in caplog.records] == ["a prepared process has ended by itself"]
+
+
+async def test_one_that_dies_as_it_gets_its_orders_is_replaced_by_a_start(
+    runtime: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        first = await prepared(supervisor)
+        os.kill(first, signal.SIGSTOP)
+        lease = supervisor.lease(fake.model(runtime, "m"))
+        await wait_for(lambda: not supervisor.prepared())  # it is taken
+        os.kill(first, signal.SIGKILL)
+        await lease.granted()
+        row = fake.row(supervisor, "m")
+        assert row is not None
+        assert (row.pid != first, row.restarts) == (True, 0)
+        lease.release()
+    assert "a prepared process has ended before it was used" in caplog.text
+
+
+async def test_a_load_that_is_called_off_takes_the_prepared_process_with_it(runtime: Path) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        first = await prepared(supervisor)
+        os.kill(first, signal.SIGSTOP)
+        model = fake.model(runtime, "m")
+        lease = supervisor.lease(model)
+        await wait_for(lambda: not supervisor.prepared())
+        lease.release()
+        assert supervisor.unload(model, cut=True)
+        with anyio.fail_after(10):
+            await fake.wait_unloaded(supervisor)
+        assert not Path(f"/proc/{first}").exists()
+
+
+async def test_an_engine_that_came_from_a_spare_is_stopped_like_any_other(runtime: Path) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        await prepared(supervisor)
+        model = fake.model(runtime, "m", "--worker", "--fork")
+        pid = await serve(supervisor, runtime, "m", "--worker", "--fork")
+        assert supervisor.unload(model)
+        await fake.wait_unloaded(supervisor)
+        assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_one_that_crashes_is_started_again(runtime: Path) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        await prepared(supervisor)
+        pid = await serve(supervisor, runtime, "m")
+        os.kill(pid, signal.SIGKILL)
+        await fake.wait_change(supervisor, "m", State.READY)
+        row = fake.row(supervisor, "m")
+        assert row is not None
+        assert row.pid not in {0, pid}
+
+
+async def test_a_model_with_limits_of_its_own_gets_none(runtime: Path) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        await prepared(supervisor)
+        spares = supervisor._spares
+
+        def launch_in(place: Place) -> Launch:
+            return fake.ENGINE.launch(model, supervisor.settings(model), fake.HOME, place)
+
+        model = fake.model(runtime, "m")
+        assert spares.take(fake.HOME, Limits(memory=1 << 30), launch_in) is None
+        spare = spares.take(fake.HOME, UNLIMITED, launch_in)
+        assert spare is not None
+        await spare.discard()
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "serves"),
+    [
+        (("python", "file", "--model"), {"A": "1"}, True),
+        (("python", "file"), {"A": "1", "LATE": "2"}, True),
+        (("python", "other"), {"A": "1"}, False),
+        (("python", "file"), {"A": "2"}, False),
+        (("python", "file"), {"A": "1", "B": "2"}, False),
+        (("python", "file"), {}, False),
+    ],
+)
+async def test_what_it_can_become(argv: tuple[str, ...], env: dict[str, str], serves: bool) -> None:
+    place = Place("/x/e.sock", "/x/tmp", "/x/cwd", "/cache")
+    waiting = Launch(("python", "file", "--wait", place.orders), {"A": "1"}, place.cwd)
+    spare = Spare(fake.HOME, Preparation(waiting, "waiting", frozenset({"LATE"})), place)
+    assert spare.serves(Launch(argv, env, place.cwd)) is serves
+    late = Preparation(dataclasses.replace(waiting, env={"A": "1", "LATE": "1"}), "waiting", frozenset({"LATE"}))
+    assert not Spare(fake.HOME, late, place).serves(Launch(argv, {"A": "1"}, place.cwd))  # it cannot be unset
