@@ -84,6 +84,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, Leaves]:
     tree = _Tree(parser, {})
     _add_models(tree)
     _add_engines(tree)
+    _add_keys(tree)
     return parser, tree.leaves
 
 
@@ -172,6 +173,32 @@ def _add_engines(tree: _Tree) -> None:
     remove.add_argument("--force", action="store_true", help="also when new instances would run in it")
 
 
+def _add_keys(tree: _Tree) -> None:
+    examples = ["key new alice", "key list", "key remove alice"]
+    key = tree.group("key", "Make, list and remove API keys.", examples)
+    new = key.add(
+        "new",
+        protocol.KeyNew,
+        commands.key_new,
+        quiet="print the key only",
+        examples=["key new alice", "key new batch --concurrent 2 --tokens-per-minute 20000"],
+    )
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--concurrent", type=_limit, metavar="N", help="requests at once; 0 = no limit")
+    new.add_argument("--tokens-per-minute", type=_limit, metavar="N", help="read and written; 0 = no limit")
+    names = "print names only"
+    key.add("list", protocol.KeyList, commands.key_list, alias=["ls"], quiet=names, examples=["key list", "key ls -q"])
+    remove = key.add(
+        "remove",
+        protocol.KeyRemove,
+        commands.key_remove,
+        alias=["rm"],
+        quiet="print nothing",
+        examples=["key remove alice"],
+    )
+    remove.add_argument("name", metavar="NAME")
+
+
 def _keep_alive(text: str) -> str | float:
     """A number is seconds, as on the wire; the daemon judges the rest."""
     try:
@@ -183,6 +210,12 @@ def _keep_alive(text: str) -> str | float:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    return int(text)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a limit: a whole number, 0 for none")
     return int(text)
 
 

@@ -26,6 +26,11 @@ from hyperllamactl.protocol import (
     Engines,
     Failed,
     Instances,
+    KeyList,
+    KeyMade,
+    KeyNew,
+    KeyRemove,
+    Keys,
     List,
     Load,
     LogLine,
@@ -180,3 +185,25 @@ def engine_install(session: Session, args: argparse.Namespace) -> None:
 def engine_remove(session: Session, args: argparse.Namespace) -> None:
     command = EngineRemove(name=args.name, version=args.engine_version, variant=args.variant, force=args.force)
     session.follow(command, _nothing)
+
+
+def key_new(session: Session, args: argparse.Namespace) -> None:
+    def made(line: Reply) -> None:
+        if isinstance(line, KeyMade):
+            session.print(line.key)
+            session.talk.say(f"this is the key for {line.name}; it is not kept, and cannot be shown again")
+            if not line.required:
+                session.talk.warn("nobody is asked for a key before `keys.required` is set in hyperllamad.toml")
+
+    command = KeyNew(name=args.name, concurrent=args.concurrent, tokens_per_minute=args.tokens_per_minute)
+    session.follow(command, made)
+
+
+def key_list(session: Session, args: argparse.Namespace) -> None:
+    reply = session.client.call(KeyList(), Keys)
+    quiet = _names(row.name for row in reply.keys)
+    session.reply(reply, quiet if args.quiet else render.keys(reply, session.now))
+
+
+def key_remove(session: Session, args: argparse.Namespace) -> None:
+    session.follow(KeyRemove(name=args.name), _nothing)

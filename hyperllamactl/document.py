@@ -50,7 +50,7 @@ def page() -> str:
     parts.append("\n# Lines\n\nEach line is a JSON object whose `type` says which of these it is.\n")
     parts += [_line(kind) for kind in get_args(protocol.Line)]
     parts.append("\n# Parts of lines\n")
-    rows = (protocol.InstanceRow, protocol.ModelRow, protocol.BrokenModel, protocol.EngineRow)
+    rows = (protocol.InstanceRow, protocol.ModelRow, protocol.BrokenModel, protocol.EngineRow, protocol.KeyRow)
     parts += [_part(kind) for kind in rows]
     return "\n".join(parts)
 

@@ -178,6 +178,32 @@ class Engines(Reply, tag="engines"):
     engines: list[EngineRow]
 
 
+class KeyRow(msgspec.Struct, kw_only=True):
+    """One API key; the key itself is not kept."""
+
+    name: str
+    concurrent: int = 0  # requests at once; 0 = no limit
+    tokens_per_minute: int = 0  # read and written; 0 = no limit
+    created_at: float = 0.0  # Unix seconds; 0 = not known
+    fixed: bool = False  # from a systemd credential: cannot be removed here
+
+
+class Keys(Reply, tag="keys"):
+    """Every API key."""
+
+    keys: list[KeyRow]
+    required: bool  # clients are asked for one
+    file: str  # where they are kept
+
+
+class KeyMade(Reply, tag="key_made"):
+    """A new API key: the only time that it is told."""
+
+    name: str
+    key: str
+    required: bool  # clients are asked for one
+
+
 class Command(msgspec.Struct, kw_only=True):
     """A request; the class says who may send it and what the last line of the answer is."""
 
@@ -307,6 +333,33 @@ class EngineRemove(Command):
     force: bool = False
 
 
+class KeyNew(Command):
+    """Make an API key and print it, once."""
+
+    role = Role.ADMIN
+    reply = KeyMade
+    streams = True
+
+    name: str  # who it is for: letters, digits, dots, dashes, underscores
+    concurrent: int | None = None  # requests at once; 0 = no limit, null = as configured
+    tokens_per_minute: int | None = None  # read and written; 0 = no limit, null = as configured
+
+
+class KeyList(Command):
+    """List the API keys: names and limits."""
+
+    reply = Keys
+
+
+class KeyRemove(Command):
+    """Refuse an API key from now on."""
+
+    role = Role.ADMIN
+    streams = True
+
+    name: str
+
+
 COMMANDS: dict[str, type[Command]] = {
     "status": Status,
     "ps": Ps,
@@ -322,8 +375,22 @@ COMMANDS: dict[str, type[Command]] = {
     "engine-list": EngineList,
     "engine-install": EngineInstall,
     "engine-remove": EngineRemove,
+    "key-new": KeyNew,
+    "key-list": KeyList,
+    "key-remove": KeyRemove,
 }
 
 Line = (
-    Progress | Failed | Done | Instances | Models | ModelDetails | StatusReport | LogLine | Change | Engines
+    Progress
+    | Failed
+    | Done
+    | Instances
+    | Models
+    | ModelDetails
+    | StatusReport
+    | LogLine
+    | Change
+    | Engines
+    | Keys
+    | KeyMade
 )  # every line an answer may hold

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hyperllamactl.protocol import Change, EngineRow, InstanceRow, ModelDetails, ModelRow, StatusReport
+from hyperllamactl.protocol import Change, EngineRow, InstanceRow, Keys, ModelDetails, ModelRow, StatusReport
 
 Paint = Callable[[str, str], str]  # (text, kind) -> the same text, coloured where the terminal wants it
 
@@ -197,6 +197,23 @@ def engines(rows: Sequence[EngineRow], now: float) -> str:
 
 def _available(row: EngineRow) -> str:
     return f"no (can be: {', '.join(row.variants)})" if row.variants else "no"
+
+
+def keys(reply: Keys, now: float) -> str:
+    """`key list`: names and limits, and whether anybody is asked."""
+    head = ("NAME", "AT ONCE", "TOKENS/MIN", "MADE", "")
+    cells = [
+        (
+            row.name,
+            str(row.concurrent or "-"),
+            str(row.tokens_per_minute or "-"),
+            moment(row.created_at, now) if row.created_at else "-",
+            "from a credential" if row.fixed else "",
+        )
+        for row in reply.keys
+    ]
+    asked = "" if reply.required else "\n\nNobody is asked for a key: `keys.required` is not set."
+    return table(head, cells) + asked
 
 
 # -- status ------------------------------------------------------------------------------------------------------------

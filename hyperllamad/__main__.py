@@ -64,7 +64,9 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
         anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
         logging.getLogger("hyperllamad").error("%s", failure)
-        return EX_UNAVAILABLE if isinstance(failure, doors.AddressTakenError) else 1
+        if isinstance(failure, doors.AddressTakenError):
+            return EX_UNAVAILABLE
+        return 2 if isinstance(failure, ConfigError) else 1
     return 0
 
 

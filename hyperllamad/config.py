@@ -93,6 +93,15 @@ class AdminTable(_Table, frozen=True, kw_only=True):
     group: str = "hyperllama"
 
 
+class KeysTable(_Table, frozen=True, kw_only=True):
+    """[keys]: API keys, which are asked for only when `required`; limits are those of keys that state none."""
+
+    required: bool = False
+    file: str = ""
+    concurrent: int = 0
+    tokens_per_minute: int = 0
+
+
 class PathsTable(_Table, frozen=True, kw_only=True):
     """[paths]: where things lie; empty = the XDG directories, or /var and /run with the packaged configuration."""
 
@@ -155,6 +164,7 @@ class _File(_Table, frozen=True, kw_only=True):
     fleet: FleetTable = FleetTable()
     models: ModelsTable = ModelsTable()
     engines: EnginesTable = EnginesTable()
+    keys: KeysTable = KeysTable()
     admin: AdminTable = AdminTable()
     paths: PathsTable = PathsTable()
 
@@ -166,6 +176,7 @@ class Paths(_Table, frozen=True, kw_only=True):
     state: Path
     cache: Path
     runtime: Path
+    credentials: Path | None = None  # where systemd puts secrets for this service
 
     @property
     def admin_socket(self) -> Path:
@@ -187,10 +198,16 @@ class Config(_Table, frozen=True, kw_only=True):
     fleet: FleetTable
     models: ModelsTable
     engines: EnginesTable
+    keys: KeysTable
     admin: AdminTable
     paths: Paths
     engine: dict[str, EngineTable]
     model: tuple[ModelTable, ...]
+
+    @property
+    def keys_file(self) -> Path:
+        """Where the API keys are kept."""
+        return Path(self.keys.file).expanduser().absolute() if self.keys.file else self.paths.state / "keys.toml"
 
     def engine_table(self, name: str) -> EngineTable:
         return self.engine.get(name, EngineTable())
@@ -200,15 +217,16 @@ def load(directory: Path | None = None, environ: Mapping[str, str] = os.environ)
     """Read `directory` (default: the user's, else the system's) and the environment; raises ConfigError."""
     directory = directory or default_directory(environ)
     main = directory / "hyperllamad.toml"
-    file = _decode(main, _File) if main.exists() else _File()
-    engines = {p.stem: _decode(p, EngineTable) for p in sorted((directory / "engines.d").glob("*.toml"))}
-    models = tuple(_decode(p, ModelTable) for p in sorted((directory / "models.d").glob("*.toml")))
+    file = decode(main, _File) if main.exists() else _File()
+    engines = {p.stem: decode(p, EngineTable) for p in sorted((directory / "engines.d").glob("*.toml"))}
+    models = tuple(decode(p, ModelTable) for p in sorted((directory / "models.d").glob("*.toml")))
     file = _with_environment(file, environ)
     config = Config(
         server=file.server,
         fleet=file.fleet,
         models=file.models,
         engines=file.engines,
+        keys=file.keys,
         admin=file.admin,
         paths=_paths(file.paths, directory, environ),
         engine=engines,
@@ -237,7 +255,13 @@ def _paths(table: PathsTable, directory: Path, environ: Mapping[str, str]) -> Pa
         base = (state, cache, Path(runtime) / "hyperllama" if runtime else state / "run")
     stated = (table.state, table.cache, table.runtime)
     state, cache, run = (Path(s).expanduser().absolute() if s else b for s, b in zip(stated, base, strict=True))
-    return Paths(config=directory.absolute(), state=state, cache=cache, runtime=run)
+    return Paths(
+        config=directory.absolute(),
+        state=state,
+        cache=cache,
+        runtime=run,
+        credentials=Path(given) if (given := environ.get("CREDENTIALS_DIRECTORY")) else None,
+    )
 
 
 # -- the environment variables Ollama users already set --------------------------------------------------------
@@ -315,7 +339,8 @@ def parse_size(text: str) -> int:
 # -- errors ------------------------------------------------------------------------------------------------------
 
 
-def _decode(path: Path, kind: type[T]) -> T:
+def decode(path: Path, kind: type[T], *, secret: bool = False) -> T:
+    """A TOML file as `kind`; raises ConfigError with file, key, what was found (unless `secret`) and expected."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as failure:
@@ -325,10 +350,10 @@ def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as failure:
-        raise ConfigError(f"{path}: {_explain(str(failure), tree)}") from failure
+        raise ConfigError(f"{path}: {_explain(str(failure), tree, secret=secret)}") from failure
 
 
-def _explain(text: str, tree: object) -> str:
+def _explain(text: str, tree: object, *, secret: bool) -> str:
     """msgspec's sentence turned into ours: the key, what was found there, what was expected."""
     what, _, where = text.partition(" - at `$")
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where)
@@ -341,7 +366,7 @@ def _explain(text: str, tree: object) -> str:
     for name, index in steps:
         found = found[name] if name else found[int(index)]
     expected = re.sub(r", got `.*`", "", what).removeprefix("Expected ").replace("`", "")
-    return f"`{key}` is {found!r}, but {expected} was expected"
+    return f"`{key}` is {'not shown' if secret else repr(found)}, but {expected} was expected"
 
 
 def _check_values(config: Config, main: Path) -> None:
@@ -363,6 +388,10 @@ def _check_values(config: Config, main: Path) -> None:
             check()
         except BadRequestError as failure:
             raise ConfigError(f"{path}: `{key}`: {failure}") from failure
-    for key in ("max_loaded_models", "max_queue", "restart_budget"):
-        if getattr(config.fleet, key) < 0:
-            raise ConfigError(f"{main}: `fleet.{key}` is {getattr(config.fleet, key)}, but 0 or more was expected")
+    counts = [
+        ("fleet", key, getattr(config.fleet, key)) for key in ("max_loaded_models", "max_queue", "restart_budget")
+    ]
+    counts += [("keys", key, getattr(config.keys, key)) for key in ("concurrent", "tokens_per_minute")]
+    for table_name, key, value in counts:
+        if value < 0:
+            raise ConfigError(f"{main}: `{table_name}.{key}` is {value}, but 0 or more was expected")

@@ -30,7 +30,9 @@ from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.doors import AddressTakenError, Doors, answering
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
+from hyperllamad.front.hosts import is_loopback
 from hyperllamad.front.ports import Services
+from hyperllamad.keys import KeyRing
 from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
@@ -53,13 +55,14 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
         config = await demonstration.prepare(config, demo)
         if prepare_only:
             return
+    keys = _load_keys(config)
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
         opened = held.enter_context(doors.opened(config))
-        await _serve(config, opened, demo=demo)
+        await _serve(config, keys, opened, demo=demo)
 
 
-async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
+async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
     look = partial(machine.read, GpuReader())
@@ -75,6 +78,7 @@ async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
         library=library,
         homes=homes,
         machine=look,
+        keys=keys,
         started_at=time.time(),
         url=url,
     )
@@ -82,7 +86,7 @@ async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
         await root.start(library.run)
-        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__))
+        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__, keys))
         async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api) as front:
             notifier.ready()
             notifier.status(f"serving {url}")
@@ -103,6 +107,22 @@ async def _serve(config: Config, opened: Doors, *, demo: str) -> None:
             await supervisor.wait_empty()
         root.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _load_keys(config: Config) -> KeyRing:
+    """The API keys, where they are asked for; raises ConfigError.  Warns of a door that lets in nobody, or anybody."""
+    keys = KeyRing(config)
+    host = config.server.address[0]
+    if keys.required:
+        keys.load()
+        if not keys.all():
+            log.warning("API keys are required and there is none: `hyperllamactl key new NAME` makes one")
+    elif not is_loopback(host):
+        log.warning(
+            "whoever can reach this machine may use the API: set `keys.required`, or bind to loopback",
+            extra=fields(host=host or "every interface"),
+        )
+    return keys
 
 
 async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperllamactl import __version__, protocol
 from hyperllamactl.protocol import Command, Progress, Reply
-from hyperllamad.control import engines, store, views
+from hyperllamad.control import engines, keys, store, views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.errors import NotLoadedError
 from hyperllamad.control.reporting import Reporter, wait_reporting
@@ -176,6 +176,7 @@ AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply]] = {
     protocol.List: list_models,
     protocol.Show: show,
     protocol.EngineList: engines.list_engines,
+    protocol.KeyList: keys.list_keys,
 }
 STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]] = {
     protocol.Pull: store.pull,
@@ -187,4 +188,6 @@ STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]
     protocol.Watch: watch,
     protocol.EngineInstall: engines.install,
     protocol.EngineRemove: engines.remove,
+    protocol.KeyNew: keys.new,
+    protocol.KeyRemove: keys.remove,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hyperllamad.config import Config
 from hyperllamad.core.machine import Machine
 from hyperllamad.engines.homes import Homes
+from hyperllamad.keys import KeyRing
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
 from hyperllamad.supervision.supervisor import Supervisor
@@ -23,5 +24,6 @@ class Rooms:
     library: Library
     homes: Homes
     machine: Callable[[], Awaitable[Machine]]  # looks at it anew
+    keys: KeyRing
     started_at: float  # Unix time
     url: str  # of the API

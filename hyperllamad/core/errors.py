@@ -6,6 +6,7 @@ and a hint (what to try).  The dialects turn these into replies; nothing here kn
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -110,6 +111,33 @@ class BusyError(HyperLlamaError):
     def __init__(self) -> None:
         # Ollama's own words, two spaces included: clients match them.
         super().__init__("server busy, please try again.  maximum pending requests exceeded")
+
+
+class UnauthorizedError(HyperLlamaError):
+    """The client showed no API key, or one that is not known."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class NoSuchKeyError(HyperLlamaError):
+    """No API key of that name."""
+
+    code = "no_such_key"
+    status = 404
+
+
+class TooManyRequestsError(HyperLlamaError):
+    """One client asks for more than its share; `of` is "requests" or "tokens"."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, what: str, of: str, wait: float) -> None:
+        """`wait`: seconds until the same request may succeed."""
+        self.of = of
+        self.retry_after = max(1, math.ceil(wait))  # whole seconds, as HTTP has it
+        super().__init__(f"this API key has asked for {what}", hint=f"try again in {self.retry_after} s")
 
 
 class ClosingError(HyperLlamaError):

@@ -17,6 +17,7 @@ from hyperllamad.front import replies, upload
 from hyperllamad.front.anthropic import AnthropicRoutes
 from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
+from hyperllamad.front.doorkeeper import Doorkeeper
 from hyperllamad.front.hosts import HostCheck, is_loopback
 from hyperllamad.front.meta import MetaRoutes
 from hyperllamad.front.ollama import OllamaRoutes
@@ -66,9 +67,13 @@ def quart_app(services: Services) -> Quart:
         if request.url_rule is not None:
             record().route = request.url_rule.rule
 
+    app.before_request(Doorkeeper(services.keys).look)
+
     @app.after_request
     async def say_who(response: Response) -> Response:
         response.headers["Server"] = server
+        for name, value in record().headers.items():
+            response.headers[name] = value
         return response
 
     for dialect in (

@@ -14,15 +14,15 @@ from hyperllamad.front.request_scope import record
 
 log = logging.getLogger(__name__)
 
-_TYPES = {400: b"invalid_request_error", 404: b"not_found_error"}
+_TYPES = {400: b"invalid_request_error", 404: b"not_found_error"}  # those Ollama has
+# OpenAI's own words for what Ollama never says.
+_DOOR = {401: (b"invalid_request_error", b'"invalid_api_key"'), 429: (b"rate_limit_error", b'"rate_limit_exceeded"')}
 
 
 def document(text: str, status: int) -> bytes:
     """The JSON of an error, without a newline."""
-    return b'{"error":{"message":%s,"type":"%s","param":null,"code":null}}' % (
-        gojson.string(text),
-        _TYPES.get(status, b"api_error"),
-    )
+    kind, code = _DOOR.get(status, (_TYPES.get(status, b"api_error"), b"null"))
+    return b'{"error":{"message":%s,"type":"%s","param":null,"code":%s}}' % (gojson.string(text), kind, code)
 
 
 def install(routes: Blueprint) -> None:

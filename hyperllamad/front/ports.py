@@ -16,6 +16,7 @@ from hyperllamad.config import Config
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model, Settings
 from hyperllamad.engines.base import Engine
+from hyperllamad.keys import KeyRing
 from hyperllamad.store.library import Library
 from hyperllamad.telemetry import Metrics
 
@@ -142,3 +143,4 @@ class Services:
     config: Config
     metrics: Metrics
     version: str  # ours, not Ollama's
+    keys: KeyRing | None = None  # None: nobody is asked for one

@@ -42,10 +42,11 @@ class EngineFaultError(HyperLlamaError):
 
 
 async def lease(services: Services, model: Model, keep_alive: float | None) -> Upstream:
-    """An engine for the current request, held until the request ends; raises HyperLlamaError.
+    """An engine for the current request, held until the request ends; raises HyperLlamaError (429 when over a limit).
 
     The release is registered before the wait: a client may hang up between the grant and our waking up.
     """
+    request_scope.admit()
     wish = services.supervisor.lease(model, keep_alive=keep_alive)
     request_scope.held().callback(wish.release)
     upstream = await wish.granted()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import cast
@@ -40,6 +41,9 @@ class Record:
     inference: bool = False  # worth a line in the log
     status: int = 0
     finished: bool = False
+    client: str = ""  # who asks: the name of the API key, else the address
+    headers: dict[str, str] = field(default_factory=dict)  # what the response says beside its body, error or not
+    admit: Callable[[], Callable[[], None]] | None = None  # before an engine is asked for; gives what ends it
 
 
 def held() -> AsyncExitStack:
@@ -50,6 +54,17 @@ def held() -> AsyncExitStack:
 def record() -> Record:
     """What is known of the current request."""
     return cast("Record", request.scope[_RECORD])  # type: ignore[literal-required]
+
+
+def admit() -> None:
+    """The current request will use an engine: counts against its client's limits once, however often it asks.
+
+    Raises TooManyRequestsError.
+    """
+    told = record()
+    if told.admit is not None:
+        ends, told.admit = told.admit(), None
+        held().callback(ends)
 
 
 class RequestScope:
@@ -103,7 +118,8 @@ class RequestScope:
                 tokens=told.completion_tokens or None,
                 ttft=first,
                 duration=seconds,
-                client=None if told.finished else "gone",
+                client=told.client or None,
+                left=None if told.finished else "early",
                 error=told.error or None,
             ),
         )

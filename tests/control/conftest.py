@@ -20,6 +20,7 @@ from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.machine import Machine
 from hyperllamad.engines.homes import Homes
+from hyperllamad.keys import KeyRing
 from hyperllamad.listen import Peer
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
@@ -98,6 +99,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         library=Library(settings, ShortNames(())),
         homes=homes,
         machine=here,
+        keys=KeyRing(settings),
         started_at=1.0,
         url="http://127.0.0.1:11434",
     )

@@ -108,6 +108,16 @@ ENGINES = [
     {"name": "llama_cpp", "title": "llama.cpp", "variant": "system", "id": "llama_cpp-system", "installed": True},
     {"name": "vllm", "title": "vLLM", "variants": ["cpu", "cuda"]},
 ]
+KEYS = {
+    "type": "keys",
+    "keys": [
+        {"name": "alice", "concurrent": 4, "tokens_per_minute": 20000, "created_at": NOW - 3600},
+        {"name": "monitoring", "fixed": True},
+    ],
+    "required": True,
+    "file": "/var/lib/hyperllama/keys.toml",
+}
+KEY = {"type": "key_made", "name": "alice", "key": "hl-0123456789", "required": True}
 
 
 def instances(*rows: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ AT_ONCE: dict[str, tuple[list[str], str, dict[str, Any]]] = {
     "show": (["show", "smollm2:135m"], "show", replies.DETAILS),
     "status": (["status"], "status", replies.STATUS),
     "engine-list": (["engine", "list"], "engine-list", {"type": "engines", "engines": replies.ENGINES}),
+    "key-list": (["key", "list"], "key-list", replies.KEYS),
+    "key-list-quiet": (["key", "ls", "-q"], "key-list", replies.KEYS),
+    "key-list-empty": (["key", "list"], "key-list", {**replies.KEYS, "keys": [], "required": False}),
     "engine-list-quiet": (["engine", "ls", "-q"], "engine-list", {"type": "engines", "engines": replies.ENGINES}),
 }
 STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
@@ -60,6 +63,9 @@ STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
         ],
     ),
     "engine-remove": (["engine", "remove", "vllm"], "engine-remove", [DONE]),
+    "key-new": (["key", "new", "alice"], "key-new", [replies.KEY]),
+    "key-new-off": (["key", "new", "alice"], "key-new", [{**replies.KEY, "required": False}]),
+    "key-remove": (["key", "rm", "alice"], "key-remove", [DONE]),
 }
 
 
@@ -102,7 +108,7 @@ def test_json_of_streams_is_one_object_per_line(name: str, daemon: FakeDaemon, c
     assert (outcome.exit, outcome.err) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["load", "unload", "engine-install", "engine-remove"])
+@pytest.mark.parametrize("name", ["load", "unload", "engine-install", "engine-remove", "key-remove"])
 def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> None:
     words, command, lines = STREAMS[name]
     daemon.says(command, *lines)
@@ -127,12 +133,18 @@ def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> Non
             "engine-remove",
             {"name": "vllm", "version": "1", "variant": "cpu", "force": True},
         ),
+        (
+            ["key", "new", "a", "--concurrent", "2", "--tokens-per-minute", "0"],
+            "key-new",
+            {"name": "a", "concurrent": 2, "tokens_per_minute": 0},
+        ),
+        (["key", "new", "a"], "key-new", {"name": "a", "concurrent": None, "tokens_per_minute": None}),
     ],
 )
 def test_options_become_fields(
     words: list[str], command: str, fields: dict[str, Any], daemon: FakeDaemon, ctl: Ctl
 ) -> None:
-    daemon.says(command, replies.instances() if command == "load" else DONE)
+    daemon.says(command, {"load": replies.instances(), "key-new": replies.KEY}.get(command, DONE))
     assert ctl(*words).exit == 0
     assert daemon.asked == [(command, fields)]
     assert "Host: hyperllamad\r\n" in daemon.heads[0]

@@ -21,6 +21,7 @@ from hyperllamad.core.models import Capability, Model
 from hyperllamad.front.app import create_app
 from hyperllamad.front.asgi import App, Receive, Scope, Send
 from hyperllamad.front.ports import Catalog, Services
+from hyperllamad.keys import KeyRing
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.telemetry import Metrics
@@ -74,6 +75,7 @@ async def open_house(
     models: tuple[Model, ...] = MODELS,
     wire: bool = True,
     store: Store | None = None,
+    keys: KeyRing | None = None,
     **server: Any,
 ) -> AsyncIterator[House]:
     """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server].
@@ -92,7 +94,7 @@ async def open_house(
             config.paths.models.mkdir(parents=True, exist_ok=True)
             store = Store(fakes.FakeCatalog(*models), Library(config, ShortNames(())))
         await held.enter_async_context(_running(store.library))
-        app = create_app(Services(store.catalog, supervisor, store.library, config, metrics, "1.2.3"))
+        app = create_app(Services(store.catalog, supervisor, store.library, config, metrics, "1.2.3", keys))
         sock = listen.open_unix(where / "front")
         await held.enter_async_context(_served(app if wire else _without_wire(app), sock))
         yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front")
