@@ -76,6 +76,7 @@ class ModelsTable(_Table, frozen=True, kw_only=True):
     """[models]: what every model gets unless its own file says otherwise."""
 
     context: int = 0
+    grow_context: bool = False
     parallel: int = 0
     directories: tuple[str, ...] = ()
 

@@ -99,6 +99,7 @@ class LlamaCpp:
     formats = frozenset({Format.GGUF})
     trims_stops = True
     unit_vectors = True
+    overflow = r"(?:request \((\d+) tokens\) )?exceeds the available context size"
     vital = ""
     version = "2026.10.11549"
     variants = {  # noqa: RUF012  # as the protocol has it: read only

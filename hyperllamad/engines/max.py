@@ -136,6 +136,7 @@ class Max:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
     unit_vectors = False  # their length grows with the text's
+    overflow = r"Prompt is too long: (\d+) tokens"
     vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise
     version = "26.7.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only

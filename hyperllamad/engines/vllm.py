@@ -131,6 +131,7 @@ class Vllm:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
     unit_vectors = True
+    overflow = r"maximum context length is \d+ tokens|longer than the maximum model length"
     vital = r"^VLLM::"  # EngineCore and workers name themselves so
     version = "0.32.0"
     variants = {  # noqa: RUF012  # as the protocol has it: read only

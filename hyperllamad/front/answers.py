@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from hyperllamad.core.models import Kind
-from hyperllamad.front import engine_wire, relay
+from hyperllamad.front import engine_wire, fitting, relay
 from hyperllamad.front.engine_wire import Chunk, Logprobs
 from hyperllamad.front.ports import Upstream
 from hyperllamad.front.relay import EngineStream
@@ -28,14 +28,21 @@ class Tokens:
 
 
 async def ask(upstream: Upstream, kind: Kind, bodies: Sequence[dict[str, Any]]) -> Answers:
-    """Begin an answer to each body, all at the same time; the current request holds them.  Raises HyperLlamaError."""
-    if len(bodies) == 1:
-        return Answers([await relay.ask(upstream, kind, bodies[0], held())])
-    streams: dict[int, EngineStream] = {}
+    """Begin an answer to each body, all at the same time; the current request holds them.  Raises HyperLlamaError.
+
+    A chat that is too long loses its oldest messages, see `fitting`.
+    """
     stack = held()
 
+    async def begin(body: dict[str, Any]) -> EngineStream:
+        return await relay.ask(upstream, kind, body, stack)
+
+    if len(bodies) == 1:
+        return Answers([await fitting.ask(upstream, bodies[0], begin)])
+    streams: dict[int, EngineStream] = {}
+
     async def one(which: int) -> None:
-        streams[which] = await relay.ask(upstream, kind, bodies[which], stack)
+        streams[which] = await fitting.ask(upstream, bodies[which], begin)
 
     try:
         async with anyio.create_task_group() as group:

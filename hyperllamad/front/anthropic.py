@@ -16,14 +16,17 @@ from hyperllamad.front import (
     event_stream,
     finding,
     gojson,
+    relay,
     rendering,
     replies,
 )
+from hyperllamad.front.answers import Answers
 from hyperllamad.front.anthropic_replies import MessageReply
 from hyperllamad.front.anthropic_requests import MESSAGES, MessagesRequest
 from hyperllamad.front.chat_body import Chat
 from hyperllamad.front.chat_turn import Answer
 from hyperllamad.front.ports import Services, Upstream
+from hyperllamad.front.request_scope import held
 
 Body = dict[str, Any]
 JSON = "application/json"
@@ -84,7 +87,7 @@ async def _count(upstream: Upstream, body: Body) -> int:
     """From the engine's tokenizer; an engine without that route is asked for one token, and says what it read."""
     if (ids := await rendering.prompt_ids(upstream, body)) is not None:
         return len(ids)
-    found = await answers.ask(upstream, Kind.CHAT, [body | {"max_tokens": 1}])
+    found = Answers([await relay.ask(upstream, Kind.CHAT, body | {"max_tokens": 1}, held())])  # all of it, or an error
     _, tokens = await event_stream.gather(found, 1)
     return tokens.prompt
 

@@ -12,7 +12,7 @@ from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError, ModelNotFoundError
 from hyperllamad.core.models import Model
-from hyperllamad.front import body, ollama_checks, ollama_options, relay, replies
+from hyperllamad.front import body, fitting, ollama_checks, ollama_options, relay, replies
 from hyperllamad.front.ollama_lines import ChatLines, GenerateLines, Lines
 from hyperllamad.front.ollama_requests import CHAT, GENERATE
 from hyperllamad.front.ollama_turn import Asked, ChatTurn, GenerateTurn, Turn
@@ -62,15 +62,18 @@ class OllamaRoutes:
         if unknown := ollama_options.unknown(asked.options):
             log.debug("options without a meaning are ignored", extra=fields(options=",".join(unknown)))
         options = ollama_options.merge(model.parameters, asked.options)
-        if empty:
-            await relay.lease(self._services, model, asked.keep_alive)
-            return replies.json(lines.bare("load"))
+        wanted = options.get("num_ctx", 0)
 
         async def serve(upstream: Upstream) -> Response:
             ollama_checks.template(asked)
+            fitting.note_context(upstream, wanted)
             return await turn(asked, model, options, upstream, lines, time.perf_counter_ns()).reply()
 
-        return await relay.with_engine(self._services, model, asked.keep_alive, serve)
+        with fitting.context_for(self._services, model, wanted):
+            if empty:
+                fitting.note_context(await relay.lease(self._services, model, asked.keep_alive), wanted)
+                return replies.json(lines.bare("load"))
+            return await relay.with_engine(self._services, model, asked.keep_alive, serve)
 
     def _unload(self, model: Model, lines: Lines) -> Response:
         """Ask the engine to stop once idle and say so at once, also when none runs."""

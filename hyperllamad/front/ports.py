@@ -113,6 +113,12 @@ class Supervisor(Protocol):
     def lease(self, model: Model, *, keep_alive: float | None = None) -> Lease:
         """Ask for an engine; raises NoEngineError."""
 
+    def settings(self, model: Model) -> Settings:
+        """How the model would be run now; raises NoEngineError."""
+
+    def grow(self, model: Model, context: int) -> None:
+        """Run it with at least so many tokens of context from now on, 0 = as configured; raises NoEngineError."""
+
     def keep(self, model: Model, keep_alive: float) -> bool: ...
     def rows(self) -> Sequence[Row]: ...
 

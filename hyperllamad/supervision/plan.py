@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperllamad.config import Config
@@ -35,12 +36,20 @@ class Planner:
         self._config = config
         self._homes = homes
         self._device = host.device()
+        self._grown: dict[str, int] = {}  # digest -> tokens of context that requests asked for
 
     def plan(self, model: Model) -> Plan:
         """Raises NoEngineError when no installed engine can run the model here."""
         home = choose.choose(model, self._homes.in_use(), device=self._device)
         settings = resolve(model, self._config, home)
+        grown = min(self._grown.get(model.digest, 0), model.context_length or sys.maxsize)
+        if grown > settings.context:
+            settings = replace(settings, context=grown)
         return Plan(key_of(model, settings), model, settings, home, base.load(home.engine))
+
+    def grow(self, model: Model, context: int) -> None:
+        """Plan at least so many tokens of context for the model's weights from now on; 0 = as configured."""
+        self._grown[model.digest] = context
 
 
 def resolve(model: Model, config: Config, home: Home) -> Settings:
@@ -68,5 +77,6 @@ def models_at_once(config: Config) -> int:
 
 def _context(model: Model, general: int) -> int:
     """What is stated for the model, else in general, but never beyond what the model was trained for (as in Ollama)."""
-    wanted = model.context or general or DEFAULT_CONTEXT
+    stated = model.parameters.get("num_ctx")
+    wanted = model.context or (stated if type(stated) is int and stated > 0 else 0) or general or DEFAULT_CONTEXT
     return min(wanted, model.context_length) if model.context_length else wanted

@@ -112,6 +112,16 @@ class Supervisor:
             self._feed(self._fleet.keep(key, keep_alive, self._clock()))
         return bool(keys)
 
+    def grow(self, model: Model, context: int) -> None:
+        """Run the model with at least so many tokens of context from now on, 0 = as configured.  Raises NoEngineError.
+
+        What runs otherwise is sent away after its requests.
+        """
+        before = self._keys(model)
+        self._planner.grow(model, context)
+        for key in before - {self._planner.plan(model).key}:
+            self._feed(self._fleet.unload(key, self._clock()))
+
     def unload(self, model: Model, *, cut: bool = False) -> bool:
         """Send the model away, after its requests or (`cut`) at once; False when it is not loaded."""
         keys = self._keys(model)

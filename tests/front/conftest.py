@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -76,9 +77,11 @@ async def open_house(
     wire: bool = True,
     store: Store | None = None,
     keys: KeyRing | None = None,
+    config: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     **server: Any,
 ) -> AsyncIterator[House]:
-    """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server].
+    """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server],
+    `config` what is changed in other tables.
 
     `store` takes the place of `models`, which lie on no disk, and of a library without any.
     """
@@ -87,14 +90,16 @@ async def open_house(
         upstream = fakes.FakeUpstream(where / "engine", models[0], engine or fakes.FakeEngine())
         held.push_async_callback(upstream.session.close)
         supervisor = fakes.FakeSupervisor(upstream)
-        config = configuration.load(where, environ={"HOME": str(where)})
-        config = msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **server))
+        loaded = configuration.load(where, environ={"HOME": str(where)})
+        for name, values in {"server": server, **config}.items():
+            table = msgspec.structs.replace(getattr(loaded, name), **values)
+            loaded = msgspec.structs.replace(loaded, **{name: table})
         metrics = Metrics()
         if store is None:
-            config.paths.models.mkdir(parents=True, exist_ok=True)
-            store = Store(fakes.FakeCatalog(*models), Library(config, ShortNames(())))
+            loaded.paths.models.mkdir(parents=True, exist_ok=True)
+            store = Store(fakes.FakeCatalog(*models), Library(loaded, ShortNames(())))
         await held.enter_async_context(_running(store.library))
-        app = create_app(Services(store.catalog, supervisor, store.library, config, metrics, "1.2.3", keys))
+        app = create_app(Services(store.catalog, supervisor, store.library, loaded, metrics, "1.2.3", keys))
         sock = listen.open_unix(where / "front")
         await held.enter_async_context(_served(app if wire else _without_wire(app), sock))
         yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front")

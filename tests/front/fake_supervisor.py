@@ -58,6 +58,7 @@ class FakeEngine:
     title = "Scripted"
     formats = frozenset(Format)
     trims_stops = True
+    overflow = r"(?:(\d+) tokens are )?too long"
     vital = ""
     version = "1"
     variants: Mapping[str, Recipe] = {}
@@ -189,6 +190,7 @@ class FakeSupervisor:
     loaded: Model | None = None
     keep_alive: float = 300.0
     kept: list[tuple[str, float]] = field(default_factory=list)
+    grown: list[int] = field(default_factory=list)
     more_rows: list[FakeRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -204,6 +206,13 @@ class FakeSupervisor:
     def ended(self) -> None:
         if not self.open and self.keep_alive == 0:
             self.loaded = None
+
+    def settings(self, model: Model) -> Settings:
+        return self.upstream.settings
+
+    def grow(self, model: Model, context: int) -> None:
+        self.grown.append(context)
+        self.upstream.settings = replace(self.upstream.settings, context=context or 2048)
 
     def keep(self, model: Model, keep_alive: float) -> bool:
         self.kept.append((model.name.short, keep_alive))

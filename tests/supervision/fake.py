@@ -45,6 +45,7 @@ class FakeEngine:
     title = "Fake"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    overflow = "too long"
     vital = "--worker"
     version = "1.0"
     variants: Mapping[str, Recipe] = {}

@@ -47,6 +47,14 @@ def test_context(config: Config, runtime: Path, given: tuple[int, int, int], exp
     assert plan.resolve(model, with_models(config, context=general), fake.HOME).context == expected
 
 
+@pytest.mark.parametrize(("stated", "given", "expected"), [(0, 8192, 8192), (512, 8192, 512), (0, 0, 4096)])
+def test_a_variants_own_num_ctx_is_its_context(
+    config: Config, runtime: Path, stated: int, given: int, expected: int
+) -> None:
+    model = fake.model(runtime, "m", context=stated, parameters={"num_ctx": given})
+    assert plan.resolve(model, config, fake.HOME).context == expected
+
+
 @pytest.mark.parametrize(
     ("home", "given", "expected"),
     [

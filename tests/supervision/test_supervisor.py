@@ -154,6 +154,25 @@ async def test_unload_waits_for_requests_and_cut_does_not(runtime: Path) -> None
         lease.release()
 
 
+async def test_a_model_that_grows_leaves_its_smaller_self_after_its_requests(runtime: Path) -> None:
+    async with fake.supervised(runtime) as supervisor:
+        model = fake.model(runtime, "m", context_length=16384)
+        small = supervisor.lease(model)
+        upstream = await small.granted()
+        assert upstream.settings.context == 4096
+        supervisor.grow(model, 8192)
+        large = supervisor.lease(model)
+        assert (await large.granted()).settings.context == supervisor.settings(model).context == 8192
+        assert await chat(upstream, max_tokens=1) == "one", "the smaller one still has a request"
+        small.release()
+        await upstream.died.wait()
+        supervisor.grow(model, 1 << 30)
+        assert supervisor.settings(model).context == 16384, "never beyond what it was trained for"
+        supervisor.grow(model, 0)
+        assert supervisor.settings(model).context == 4096
+        large.release()
+
+
 async def test_keep_changes_the_timer_without_a_request(runtime: Path) -> None:
     async with fake.supervised(runtime) as supervisor:
         model = fake.model(runtime, "m")
