@@ -14,7 +14,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -113,16 +113,39 @@ def read(raw: bytes, shape: Shape[T]) -> T:
 def _parse(raw: bytes) -> Any:
     """The first JSON value of `raw`; raises BadRequestError."""
     try:
+        return _not_too_deep(_value(raw), raw)
+    except RecursionError:  # where a parser stops depends on the Python it runs in
+        raise BadRequestError("exceeded max depth") from None
+
+
+def _value(raw: bytes) -> Any:
+    try:
         return _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         if not raw.strip(b" \t\r\n"):
             raise BadRequestError("missing request body") from None
         first = raw[: gosyntax.value_end(raw)]
-    except RecursionError:  # Go stops at 10,000 levels, msgspec near 1,000: nobody sends either in good faith
-        raise BadRequestError("exceeded max depth") from None
     # Sound JSON that msgspec refused: bytes behind it, or text that is not Unicode, which Go mends.
     text = _ESCAPE.sub(_mend, first.decode(errors="replace"))
     return json.loads(text, parse_float=_finite)
+
+
+def _not_too_deep(value: Any, raw: bytes) -> Any:
+    """The value itself; raises BadRequestError where it would overflow the stack of whoever walks it.
+
+    Go stops at 10,000 levels, this at 500: nobody sends either in good faith.
+    """
+    if raw.count(b"[") + raw.count(b"{") > _DEEPEST:
+        level, depth = [value], 0
+        while level := [child for node in level for child in _children(node)]:
+            depth += 1
+            if depth > _DEEPEST:
+                raise BadRequestError("exceeded max depth")
+    return value
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def _finite(literal: str) -> float:
@@ -131,6 +154,8 @@ def _finite(literal: str) -> float:
         raise BadRequestError(f"json: cannot unmarshal number {literal} into Go value of type float64")
     return value
 
+
+_DEEPEST = 500  # lists and objects within each other
 
 # An escape; group 1 is half of a surrogate pair without the other half.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")

@@ -58,14 +58,14 @@ class _Scanner:
             if first not in {b"{", b"["}:
                 return self._scalar(first)
             self._at += 1
+            if len(open_until) == _DEEPEST:
+                raise BadRequestError("exceeded max depth")
             self._space()
             closing = b"}" if first == b"{" else b"]"
             if self._peek() == closing:
                 self._at += 1
                 return None
             open_until.append(closing)
-            if len(open_until) > _DEEPEST:
-                raise BadRequestError("exceeded max depth")
             if closing == b"}":
                 self._key()
 

@@ -13,6 +13,8 @@ PROGRAM = """
 import sys
 before = set(sys.modules)
 import argparse, http.client, locale, msgspec  # argparse of Python 3.13 imports locale when it first needs it
+if sys.version_info >= (3, 14):
+    import _colorize  # and that of 3.14 the colours of its help
 allowed = set(sys.modules)
 from hyperllamactl import cli
 assert cli.main(sys.argv[1:]) == 0

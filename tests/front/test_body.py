@@ -191,6 +191,9 @@ SYNTAX = {
     b"\x00": "invalid character '\\x00' looking for beginning of value",
     b'{"a":[{"b":"c': "unexpected EOF",
     b"[" * 10_001: "exceeded max depth",
+    b"[" * 600 + b"]" * 600: "exceeded max depth",
+    b'{"a":' * 600 + b"1" + b"}" * 600: "exceeded max depth",
+    b"[" * 600 + b'"\\ud800"' + b"]" * 600: "exceeded max depth",
 }
 
 
@@ -199,6 +202,11 @@ def test_text_of_wrong_syntax(raw: bytes, text: str) -> None:
     with pytest.raises(BadRequestError) as failure:
         read(raw, CHAT)
     assert failure.value.message == text
+
+
+def test_many_lists_beside_each_other_are_not_deep() -> None:
+    messages = ",".join(['{"role":"user","content":"hi"}'] * 2000)
+    assert read(f'{{"model":"m","messages":[{messages}]}}'.encode(), CHAT)
 
 
 JSON = st.recursive(
