@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.instance import Effect, State
-from hyperllamad.core.models import Key
+from hyperllamad.core.models import Key, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,7 @@ class View:
     expires_at: float | None  # inf = never, None = not known (arriving, failed), in the past = is going
     error: HyperLlamaError | None  # why it failed, or why it last crashed
     keep_alive: float  # seconds; inf = for ever
+    placement: Placement | None = None  # where it lies or will lie
+    level: int = 0  # of its sleep
+    clients: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # requests running and waiting, of each
+    pinned: bool = False

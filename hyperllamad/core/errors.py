@@ -15,6 +15,7 @@ class HyperLlamaError(Exception):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
+    retry_after: int | None = None  # whole seconds after which the same may succeed, as HTTP's Retry-After has it
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -108,9 +109,18 @@ class BusyError(HyperLlamaError):
     code = "busy"
     status = 503
 
-    def __init__(self) -> None:
+    def __init__(self, *, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds until a request would be served, as far as that is known."""
         # Ollama's own words, two spaces included: clients match them.
         super().__init__("server busy, please try again.  maximum pending requests exceeded")
+        self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
+
+
+class NoRoomError(HyperLlamaError):
+    """The model does not fit into the memory there is, whoever else leaves; the sentence has the numbers."""
+
+    code = "no_room"
+    status = 503
 
 
 class UnauthorizedError(HyperLlamaError):

@@ -193,6 +193,22 @@ class Placement:
         return sum(share.kv_cache for share in self.shares)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the fleet must know to decide about an instance, before there is one."""
+
+    need: Need = Need(0)
+    gpu: bool = False  # lies on GPUs; False = in host memory
+    parallel: int = 0  # requests it answers at once; 0 = any number
+    sleep_levels: tuple[int, ...] = ()  # see Engine.sleep_levels
+    pinned: bool = False  # is never sent away for another
+    load_seconds: float = 30.0  # from its start to ready, as far as is known
+    wake_seconds: float = 1.0
+
+
+NO_TERMS = Terms()  # nothing is known of it, so nothing is counted
+
+
 class Key(NamedTuple):
     """What names an instance: which weights, run how."""
 

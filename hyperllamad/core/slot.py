@@ -7,15 +7,22 @@ Times are monotonic seconds, given as arguments.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hyperllamad.core.actions import View
 from hyperllamad.core.errors import HyperLlamaError, LoadFailedError
-from hyperllamad.core.instance import Effect, Fact, Instance, Order, State
-from hyperllamad.core.models import Key
-from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, Patience
+from hyperllamad.core.instance import HOLDS_PLACE, Effect, Fact, Instance, Order, State
+from hyperllamad.core.ledger import Reservation
+from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
+from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, REHEARSAL_QUIET, TENURE, Patience
+from hyperllamad.core.placement import Tenant
 
 _ARRIVING = frozenset({State.WAITING, State.STARTING})
-_RESTING = frozenset({State.READY, State.BACKOFF})  # where an instance without leases lets its keep-alive run out
+_CHILDLESS = frozenset({State.WAITING, State.BACKOFF, State.FAILED, State.GONE})
+_RESTING = frozenset(
+    {State.READY, State.ASLEEP, State.BACKOFF}
+)  # where an instance without leases lets its keep-alive run out
 
 
 @dataclass(slots=True)
@@ -31,6 +38,15 @@ class Slot:
     deadline: float | None = None  # of the state
     expires_at: float | None = None  # None = was never idle; while leased it keeps its old value, as Ollama's does
     error: HyperLlamaError | None = None
+    terms: Terms = NO_TERMS
+    placement: Placement | None = None  # promised or taken; None = never was
+    reservation: Reservation | None = None  # in the ledger, from its start to its end
+    called: bool = False  # ASLEEP only: it has the promise of a place to wake in
+    level: int = 0  # of the sleep it was last told to
+    host_taken: int = 0  # host memory that its weights take, or took and were not given back
+    slept: bool = False  # once, so that the next time is quick
+    rehearsing: bool = False  # it sleeps only to have done it once
+    protected_until: float | None = None  # from eviction, while requests older than the newcomer's wait for it
 
     @property
     def state(self) -> State:
@@ -99,6 +115,93 @@ class Slot:
             return now + self.keep_alive  # in its first use: moves on until that ends
         return None if self.state is State.FAILED else self.expires_at
 
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    @property
+    def promised(self) -> bool:
+        """It has a place that it does not hold yet."""
+        return self.state is State.WAITING or self.called
+
+    @property
+    def takes_place(self) -> bool:
+        """Counts against the number of models now."""
+        return self.state in HOLDS_PLACE
+
+    @property
+    def devices(self) -> frozenset[str]:
+        return frozenset(share.device for share in self.placement.shares) if self.placement else frozenset()
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """At which it could sleep."""
+        return self.terms.sleep_levels
+
+    def sleeps_at(self, level: int, *, rehearsing: bool = False) -> None:
+        """It is about to be told to."""
+        self.level, self.rehearsing = level, rehearsing
+        if level == 1:
+            self.host_taken = self.terms.need.weights
+
+    def host_memory(self, level: int) -> int:
+        """Host memory that sleeping at that level would take in addition."""
+        return self.terms.need.weights - self.host_taken if level == 1 else 0
+
+    def tenant(self, *, evictable: bool) -> Tenant:
+        """As placement sees it: what it will hold once all that is under way is done."""
+        leaves = self.instance.leaving and not self.rehearsing
+        sleeps = self.state in {State.SETTLING, State.SLEEPING}
+        holds: dict[str, int] = {}
+        for share in self.placement.shares if self.placement else ():
+            if leaves:
+                holds[share.device] = min(share.bytes, self.terms.need.asleep) if sleeps else 0
+            elif self.promised or self.reservation is None:
+                holds[share.device] = share.bytes
+            else:
+                holds[share.device] = self.reservation.holds(share.device)
+        return Tenant(
+            key=str(self.key),
+            holds=holds,
+            place=self.promised or (self.takes_place and not leaves),
+            evictable=evictable,
+            pinned=self.terms.pinned,
+            leases=self.instance.leases,
+            last_used=self.last_used,
+            levels=self.levels if self.state is State.READY else (),
+            asleep=self.terms.need.asleep,
+            weights=self.host_memory(1),
+            load_seconds=self.terms.load_seconds,
+            wake_seconds=self.terms.wake_seconds,
+        )
+
+    # -- times that others ask for ---------------------------------------------------------------------------------
+
+    def rehearsal(self) -> float:
+        """When it is to sleep for the first time, which is slow, although nobody needs its room; inf = not at all."""
+        idle = self.state is State.READY and not self.instance.leases
+        return self.last_used + REHEARSAL_QUIET if idle and self.levels and not self.slept else math.inf
+
+    def tenure_ends(self) -> float:
+        """Until when requests that wait for it keep it from being sent away for younger ones; inf = always."""
+        return self.since + max(TENURE, 2 * self.terms.load_seconds) if self.state is State.READY else math.inf
+
+    def view(self, now: float, clients: Mapping[str, tuple[int, int]]) -> View:
+        """As people see it; `clients` are the running and waiting requests of each."""
+        return View(
+            key=self.key,
+            state=self.state,
+            leases=self.instance.leases,
+            waiting=sum(waiting for _, waiting in clients.values()),
+            crashes=self.crashes(now),
+            since=self.since,
+            expires_at=self.shown_expiry(now),
+            error=self.error,
+            keep_alive=self.keep_alive,
+            placement=self.placement,
+            level=self.level if self.state is State.ASLEEP else 0,
+            clients=clients,
+            pinned=self.terms.pinned,
+        )
+
     def _forgiven(self, now: float) -> Instance:
         calm = self.state is State.READY and now - self.since >= CRASHES_FORGOTTEN
         return self.instance.forgiven() if calm else self.instance
@@ -112,6 +215,11 @@ class Slot:
             self.deadline = self.patience.deadline(after, now)
         if after.state is not before.state:
             self.since = now
+            self.slept = self.slept or after.state is State.ASLEEP
+            if after.state is not State.ASLEEP:
+                self.called = False
+            if after.state in _CHILDLESS:
+                self.host_taken, self.slept, self.rehearsing = 0, False, False
             if after.state is State.WAITING:  # a failed one is made new
                 self.last_used, self.error, self.expires_at = now, None, None
             elif after.state is State.READY:

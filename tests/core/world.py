@@ -238,7 +238,8 @@ class World:
         match error:
             case BusyError():
                 assert self.event == "want"
-                assert len(self.pending) == self.script.max_queue
+                waiting = [wanted for wanted, _ in self.pending.values() if wanted == key]
+                assert len(waiting) == self.script.max_queue
             case ClosingError():
                 assert self.closed
             case LoadTimeoutError():
@@ -281,8 +282,8 @@ class World:
         assert {key: view.state for key, view in views.items()} == self.states, "a change was not told"
         assert len(self.children) <= self.script.max_models, "too many children"
         assert self.children.keys() == {key for key, state in self.states.items() if state in HAS_CHILD}
-        assert self.fleet._waiting.keys() == self.pending.keys()
-        assert len(self.pending) <= self.script.max_queue
+        assert self.fleet._queue._wishes.keys() == self.pending.keys()
+        assert max(Counter(key for key, _ in self.pending.values()).values(), default=0) <= self.script.max_queue
         leases = Counter(self.open.values())
         assert self.fleet._leases == self.open
         for key, view in views.items():

@@ -1,0 +1,147 @@
+"""Who holds how much memory of which device: what was measured, and what was reserved and is not taken yet.
+
+Owns the reservations; decides nothing.  Memory of an instance that has ended is credited only when it was measured
+free: a driver may need seconds for that, and a process stuck in it keeps its memory for ever.
+Bytes; times are monotonic seconds, given as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from hyperllamad.core.models import HOST, Device, Key, Placement
+from hyperllamad.core.placement import Room
+
+FRESH = 2.0  # seconds a measurement is good enough to place somebody by
+COMES_BACK = 10.0  # seconds an ended instance's memory is expected to come back; then it is somebody else's
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the devices said.  Sampled processes first, then the devices: what grows in between is counted twice."""
+
+    began: float  # monotonic seconds
+    devices: tuple[Device, ...] = ()  # () = they do not answer: what was known before holds on
+    taken: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)  # by instance and device: missing from `free`
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """One life's memory."""
+
+    key: Key
+    placement: Placement
+    left: int | None = None  # on each device, while it sleeps; None = all of it
+    ended_at: float | None = None
+    taken: dict[str, int] = field(default_factory=dict)  # as last measured
+
+    def bytes(self, device: str) -> int:
+        """What it may take of the device."""
+        return next((self._of(share.bytes) for share in self.placement.shares if share.device == device), 0)
+
+    def holds(self, device: str) -> int:
+        """The same, or what it has taken if that is more."""
+        return max(self.bytes(device), self.taken.get(device, 0))
+
+    def growth(self, device: str) -> int:
+        """What it may still take that was free when it was measured."""
+        return max(0, self.bytes(device) - self.taken.get(device, 0))
+
+    def _of(self, reserved: int) -> int:
+        return reserved if self.left is None else min(self.left, reserved)
+
+
+class Ledger:
+    """Mutable; only the fleet holds one."""
+
+    def __init__(self, *, gpu_overhead: int = 0) -> None:
+        """`gpu_overhead`: bytes of every GPU that are left alone."""
+        self._gpu_overhead = gpu_overhead
+        self._began: float | None = None  # of the last measurement
+        self._others: dict[str, int] = {}  # bytes by device that were not ours when nobody's memory was missing
+        self.devices: dict[str, Device] = {}
+        self.live: list[Reservation] = []  # of instances with a child, or that will have one again unasked
+        self.ended: list[Reservation] = []  # not credited yet
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def reserve(self, key: Key, placement: Placement) -> Reservation:
+        """From now on it may take that much at any moment."""
+        made = Reservation(key, placement)
+        self.live.append(made)
+        return made
+
+    def end(self, reservation: Reservation, now: float) -> None:
+        """Nobody of the instance is left; its memory is credited once it is measured free."""
+        reservation.ended_at = now
+        self.live.remove(reservation)
+        if reservation.placement.bytes:
+            self.ended.append(reservation)
+
+    def measure(self, measured: Measured, now: float) -> None:
+        """Take over what was measured."""
+        self._began = measured.began
+        if measured.devices:
+            self.devices = {device.id: device for device in measured.devices}
+            for one in self.live:
+                one.taken = dict(measured.taken.get(one.key, {}))
+        self.ended = [one for one in self.ended if self._still_missing(one, now)]
+        if not self.ended:
+            self._others = {device.id: self._foreign(device) for device in self.devices.values()}
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def fresh(self, now: float) -> bool:
+        """Whether somebody may be placed by what is known."""
+        return self._began is not None and now - self._began <= FRESH
+
+    def awaits(self, devices: Collection[str]) -> bool:
+        """Whether memory of those devices is still to come back."""
+        return any(one.holds(device) for one in self.ended for device in devices)
+
+    def free(self, device: str) -> int:
+        """What somebody who starts now may take."""
+        known = self.devices.get(device)
+        if known is None:
+            return 0  # it was there when it was promised
+        unheard = (one for one in self.ended if not self._heard(one))
+        return known.free - self._overhead(device) - sum(one.growth(device) for one in (*self.live, *unheard))
+
+    def rooms(self, *, gpu: bool) -> tuple[Room, ...]:
+        """The devices as placement sees them: what others hold is taken off, what comes back is counted in."""
+        return tuple(
+            Room(device.id, device.index, device.total, self._capacity(device))
+            for device in self.devices.values()
+            if (device.id != HOST) is gpu
+        )
+
+    def _capacity(self, device: Device) -> int:
+        ours = sum(one.taken.get(device.id, 0) for one in (*self.live, *self.ended))
+        return min(device.total, device.free + ours) - self._overhead(device.id)
+
+    def _overhead(self, device: str) -> int:
+        return 0 if device == HOST else self._gpu_overhead
+
+    def _foreign(self, device: Device) -> int:
+        return device.total - device.free - sum(one.taken.get(device.id, 0) for one in self.live)
+
+    def _heard(self, one: Reservation) -> bool:
+        """Whether the last measurement knows that it has ended."""
+        return self._began is not None and one.ended_at is not None and self._began >= one.ended_at
+
+    def _still_missing(self, one: Reservation, now: float) -> bool:
+        """Whether an ended one's memory has not come back yet, and still may.
+
+        Host memory is free when the process is; a GPU's is known by what others seem to hold more than before.
+        """
+        if not self._heard(one):
+            return True
+        assert one.ended_at is not None  # noqa: S101 - _heard() says so
+        if now - one.ended_at > COMES_BACK:
+            return False
+        return any(
+            self._foreign(known) > self._others.get(device, 0) + count // 2
+            for device, count in one.taken.items()
+            if count and device != HOST and (known := self.devices.get(device)) is not None
+        )
