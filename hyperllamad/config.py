@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from hyperllamad.connections import Bounds, affordable
 from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError, ConfigError
 from hyperllamad.core.models import Limits
@@ -34,6 +35,11 @@ class Server(_Table, frozen=True, kw_only=True):
     host: str = "127.0.0.1:11434"
     origins: tuple[str, ...] = ()
     shutdown_grace: str = "30s"
+    max_connections: Annotated[int, Meta(ge=0)] = 0
+    connections_per_address: Annotated[int, Meta(ge=0)] = 256
+    header_timeout: str = "10s"
+    idle_timeout: str = "75s"
+    unread_timeout: str = "2m"
     debug: bool = False
 
     @property
@@ -44,6 +50,12 @@ class Server(_Table, frozen=True, kw_only=True):
     def grace(self) -> float:
         """Seconds open requests get at shutdown."""
         return parse_seconds(self.shutdown_grace)
+
+    def bounds(self, descriptors: int) -> Bounds:
+        """Of the API's connections, with so many descriptors to open."""
+        most = self.max_connections or affordable(descriptors)
+        header, idle, unread = map(parse_seconds, (self.header_timeout, self.idle_timeout, self.unread_timeout))
+        return Bounds(most, self.connections_per_address, header, idle, unread)
 
 
 class FleetTable(_Table, frozen=True, kw_only=True):
@@ -370,10 +382,19 @@ def _explain(text: str, tree: object, *, secret: bool) -> str:
     return f"`{key}` is {'not shown' if secret else repr(found)}, but {expected} was expected"
 
 
+def _positive(text: str) -> float:
+    if (seconds := parse_seconds(text)) <= 0:
+        raise BadRequestError(f'"{text}" is no time to wait: more than 0 was expected')
+    return seconds
+
+
 def _check_values(config: Config, main: Path) -> None:
     """What types cannot say: durations and sizes must parse, numbers must not be negative."""
     checks: list[tuple[Path, str, Any]] = [
         (main, "server.shutdown_grace", lambda: config.server.grace),
+        (main, "server.header_timeout", lambda: _positive(config.server.header_timeout)),
+        (main, "server.idle_timeout", lambda: _positive(config.server.idle_timeout)),
+        (main, "server.unread_timeout", lambda: parse_seconds(config.server.unread_timeout)),
         (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
         (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),

@@ -20,7 +20,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, doors
+from hyperllamad import __version__, connections, doors
 from hyperllamad import demo as demonstration
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
@@ -86,8 +86,9 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
         await root.start(supervisor.run)
         await root.start(library.run)
+        bounds = config.server.bounds(connections.raise_descriptor_limit())
         front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__, keys))
-        async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api) as front:
+        async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api, bounds) as front:
             notifier.ready()
             notifier.status(f"serving {url}")
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))

@@ -21,6 +21,7 @@ import anyio
 
 from hyperllamad import activation, listen
 from hyperllamad.config import Config
+from hyperllamad.connections import UNBOUNDED, Bounds
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.telemetry import fields
 
@@ -132,19 +133,20 @@ class Door:
         self._closing.set()
         await self._over.wait()
 
-    async def serve(self, app: Any, sockets: Sequence[socket.socket], *, task_status: Any) -> None:
+    async def serve(self, app: Any, sockets: Sequence[socket.socket], bounds: Bounds, *, task_status: Any) -> None:
+        stop, grace = self._closing.wait, float("inf")
         try:
-            await listen.serve(app, sockets, stop=self._closing.wait, grace=float("inf"), task_status=task_status)
+            await listen.serve(app, sockets, stop=stop, grace=grace, bounds=bounds, task_status=task_status)
         finally:
             self._over.set()
 
 
 @asynccontextmanager
-async def answering(app: Any, sockets: Sequence[socket.socket]) -> AsyncIterator[Door]:
+async def answering(app: Any, sockets: Sequence[socket.socket], bounds: Bounds = UNBOUNDED) -> AsyncIterator[Door]:
     """Answer on `sockets` for as long as the block lasts; then connections get a moment for their last words."""
     door = Door()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(partial(door.serve, app, sockets))
+        await tasks.start(partial(door.serve, app, sockets, bounds))
         try:
             yield door
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import json
 import logging
 import os
 import socket
@@ -26,11 +27,15 @@ import anyio.abc
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.utils import wrap_app
+
+from hyperllamad.connections import UNBOUNDED, Bounds, Connections
 
 log = logging.getLogger(__name__)
 
+CHUNK = 1 << 16  # bytes read from a client at once
+LONGEST_HEAD = 1 << 16  # bytes of a request's headers; h11 answers 431 to more
 BACKLOG = 1024  # connections the kernel holds for us while the loop is busy
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; not in Python's socket module
 NUMBER_OF_GROUPS = 65536  # NGROUPS_MAX
@@ -74,23 +79,59 @@ class Wire:
         """Send `data` as one chunk; waits while the peer is slow, raises OSError when it is gone."""
         writer = self._writer
         writer.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
-        await writer.drain()
+        try:
+            await writer.drain()
+        except TimeoutError as failure:  # ETIMEDOUT; nobody above shall take it for a timeout of his own
+            raise ConnectionAbortedError(failure.errno, failure.strerror) from failure
 
 
 class _Server(TCPServer):
-    """Hypercorn's connection, ended when its client has gone.
+    """Hypercorn's connection, ended when its client has gone, or sends a request's headers too slowly.
 
     Hypercorn would keep one that is closed between two requests, its task and its descriptor, until the idle timeout.
     """
 
+    head_timeout = 10.0  # seconds
+    _between = True  # two requests, or before the first
+    _over = False  # nothing more will be read
+    _late: asyncio.TimerHandle | None = None  # runs from the first byte of a request until its headers are complete
+
     async def _read_data(self) -> None:
-        await super()._read_data()
+        """As Hypercorn does it, without a timer for every read."""
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(CHUNK)
+            except OSError:
+                break
+            if data and self._between and self._late is None:
+                self._late = self.loop.call_later(self.head_timeout, self.writer.transport.abort)
+            await self.protocol.handle(RawData(data))
+        self._over = True
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
-        nobody_asks_again = isinstance(event, Updated) and event.idle and self.reader.at_eof()
-        if not nobody_asks_again:
+        if isinstance(event, Updated):
+            self._between = event.idle
+            self._head_is_here()
+            if event.idle and (self._over or self.reader.at_eof()):
+                return  # nobody asks again
+        elif isinstance(event, Closed):
+            self._head_is_here()
+        try:
             await super().protocol_send(event)
+        except TimeoutError:  # the kernel gave up on a client that took nothing; Hypercorn expects a ConnectionError
+            await self.protocol.handle(Closed())
+
+    async def _close(self) -> None:
+        self._head_is_here()
+        with contextlib.suppress(OSError):  # the connection ended in a way Hypercorn does not know, as ETIMEDOUT
+            await super()._close()
+
+    def _head_is_here(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 def _with_wire(app: Any) -> Any:
@@ -104,62 +145,40 @@ def _with_wire(app: Any) -> Any:
     return asgi
 
 
-class _Connections:
-    """The open connections of one `serve`, and the wait for their end."""
-
-    def __init__(self) -> None:
-        self.writers: set[asyncio.StreamWriter] = set()
-        self._none_left = asyncio.Event()
-        self._none_left.set()
-
-    @contextlib.contextmanager
-    def held(self, writer: asyncio.StreamWriter) -> Any:
-        self.writers.add(writer)
-        self._none_left.clear()
-        try:
-            yield
-        finally:
-            self.writers.discard(writer)
-            if not self.writers:
-                self._none_left.set()
-
-    async def wait_none_left(self) -> None:
-        await self._none_left.wait()
-
-    def hang_up(self) -> None:
-        # Abort, never only cancel: a cancelled handler would still wait for a peer that stopped reading.
-        for writer in self.writers:
-            writer.transport.abort()
-
-
 async def serve(
     app: Any,
     sockets: Sequence[socket.socket],
     *,
     stop: Callable[[], Awaitable[object]],
     grace: float,
+    bounds: Bounds = UNBOUNDED,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on `sockets` until `stop()` returns, then give open requests `grace` seconds and hang up.
 
-    The listening sockets are closed as soon as `stop()` returns; `task_status` tells that all of them are accepting.
+    A connection beyond `bounds` is answered with 503 and closed.  The listening sockets are closed as soon as `stop()`
+    returns; `task_status` tells that all of them are accepting.
     """
-    config, context, wrapped = _hypercorn_config(), WorkerContext(None), wrap_app(_with_wire(app), 0, "asgi")
+    config, context, wrapped = _hypercorn_config(bounds), WorkerContext(None), wrap_app(_with_wire(app), 0, "asgi")
     loop = asyncio.get_running_loop()
-    connections = _Connections()
+    connections = Connections(bounds)
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         state = {"peer": Peer.of(sock), "wire": Wire(writer)}
         if sock.family != socket.AF_UNIX:
-            # Small writes that follow each other are tokens: none may wait for the last one's ACK.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connections.tune(sock)
         with connections.held(writer):
-            await _Server(wrapped, loop, config, context, state, reader, writer)
+            server = _Server(wrapped, loop, config, context, state, reader, writer)
+            server.head_timeout = bounds.head
+            await server
 
     async with anyio.create_task_group() as tasks:
 
         def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if why := connections.refusal(writer):
+                _refuse(writer, why)
+                return
             tasks.start_soon(connection, reader, writer)
 
         servers = [await _start(accepted, sock) for sock in sockets]
@@ -187,12 +206,21 @@ async def _start(accepted: Callable[..., None], sock: socket.socket) -> asyncio.
     return await asyncio.start_server(accepted, sock=sock, backlog=BACKLOG)
 
 
-def _hypercorn_config() -> Config:
+def _refuse(writer: asyncio.StreamWriter, why: str) -> None:
+    """Answer whatever is asked with 503: one who is only cut off does not know what to do better."""
+    body = json.dumps({"error": why}).encode()
+    head = f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    writer.write(f"{head}retry-after: 1\r\nconnection: close\r\n\r\n".encode() + body)
+    writer.close()
+
+
+def _hypercorn_config(bounds: Bounds) -> Config:
     config = Config()
     config.accesslog = None
     config.errorlog = log
     config.include_server_header = False
-    config.keep_alive_timeout = 75.0  # seconds between two requests of a connection; clients keep pools for a minute
+    config.keep_alive_timeout = bounds.idle
+    config.h11_max_incomplete_size = LONGEST_HEAD
     return config
 
 

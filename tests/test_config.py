@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from hyperllamad import config
+from hyperllamad.connections import Bounds
 from hyperllamad.core.errors import ConfigError
 
 SHIPPED = Path(__file__).parent.parent / "etc/hyperllama"
@@ -78,6 +79,8 @@ def test_engine_and_model_files(tmp_path: Path) -> None:
         ("[server]\norigins = ['a', 5]\n", "`server.origins.1` is 5, but str was expected"),
         ("[fleet]\nkeep_alive = '5d'\n", '`fleet.keep_alive`: time: unknown unit "d" in duration "5d"'),
         ("[fleet]\nmax_queue = -1\n", "`fleet.max_queue` is -1, but 0 or more was expected"),
+        ("[server]\nheader_timeout = '0'\n", '`server.header_timeout`: "0" is no time to wait'),
+        ("[server]\nunread_timeout = 'soon'\n", "`server.unread_timeout`: time: invalid duration"),
         ("[fleet\n", "not valid TOML"),
     ],
 )
@@ -98,6 +101,14 @@ def test_a_wrong_file_is_refused_with_file_key_found_and_expected(tmp_path: Path
 )
 def test_a_wrong_limit_is_refused(tmp_path: Path, file: str, text: str, says: str) -> None:
     assert says in refused(write(tmp_path, text, file))
+
+
+def test_connections_are_bounded_by_the_descriptors_unless_stated(tmp_path: Path) -> None:
+    write(tmp_path, "[server]\nheader_timeout = '3s'\nunread_timeout = '0'\n")
+    assert config.load(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(10_000, 256, 3.0, 75.0, 0.0)
+    write(tmp_path, "[server]\nmax_connections = 5\nconnections_per_address = 0\n")
+    assert config.load(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(5, 0, 10.0, 75.0, 120.0)
+    assert config.Server().bounds(64).connections == 16, "a few even then"
 
 
 def test_a_model_file_without_a_name_is_refused(tmp_path: Path) -> None:

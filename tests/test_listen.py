@@ -113,14 +113,14 @@ async def test_no_wire_where_it_is_not_sound(unix: Path, version: str, method: s
 async def test_a_connection_that_ends_between_two_requests_is_gone(
     monkeypatch: pytest.MonkeyPatch, *, reset: bool
 ) -> None:
-    held: list[listen._Connections] = []
+    held: list[listen.Connections] = []
 
-    class Seen(listen._Connections):
-        def __init__(self) -> None:
-            super().__init__()
+    class Seen(listen.Connections):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             held.append(self)
 
-    monkeypatch.setattr(listen, "_Connections", Seen)
+    monkeypatch.setattr(listen, "Connections", Seen)
     app, stop, sock = App(), anyio.Event(), listen.open_tcp("127.0.0.1", 0)[0]
 
     async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
