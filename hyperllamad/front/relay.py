@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import anyio
@@ -18,10 +18,11 @@ import msgspec
 
 from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefusedError, HyperLlamaError
 from hyperllamad.core.models import Kind, Model
-from hyperllamad.front import engine_wire, request_scope
+from hyperllamad.front import engine_wire, request_scope, thinking
 from hyperllamad.front.ports import Services, Upstream, Work
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
+from hyperllamad.front.thoughts import ThoughtFilter
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger(__name__)
@@ -77,11 +78,16 @@ async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncE
 
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
+    thinks = thinking.wanted(body)
     body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
     response, work = await _begin(upstream, kind, body, held)
-    stops = () if upstream.engine.trims_stops else body.get("stop") or ()
-    return EngineStream(upstream, response.content, asked, work, stops)
+    filters: list[Filter] = []
+    if not upstream.engine.trims_stops and (stops := body.get("stop")):
+        filters.append(StopFilter(stops))
+    if thinks:
+        filters.append(ThoughtFilter())
+    return EngineStream(upstream, response.content, asked, work, filters)
 
 
 async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> bytes:
@@ -166,11 +172,17 @@ def _death(upstream: Upstream) -> EngineDiedError:
     return kind(f"an error was encountered while running the model: {upstream.engine.title}: {why}")
 
 
+class Filter(Protocol):
+    """Changes chunks on their way; those it leaves with nothing to say are gone."""
+
+    def chunks(self, chunks: list[engine_wire.Chunk]) -> list[engine_wire.Chunk]: ...
+
+
 class EngineStream:
     """The chunks of one answer as they arrive, and what the engine said about the whole."""
 
     def __init__(
-        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, work: Work, stops: Sequence[str] = ()
+        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, work: Work, filters: Sequence[Filter] = ()
     ) -> None:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
@@ -181,7 +193,7 @@ class EngineStream:
         self._content = content
         self._work = work
         self._lines = EventLines()
-        self._stops = StopFilter(stops) if stops else None
+        self._filters = filters
         self._done = False
         self._fault: HyperLlamaError | str = ""  # found behind good chunks: raised at the next read
 
@@ -203,8 +215,8 @@ class EngineStream:
                 raise await _failure(self.upstream, "the answer was cut off")
             chunks = self._take(data)
             work.pieces += len(chunks)
-            if self._stops is not None:
-                chunks = self._stops.chunks(chunks)
+            for each in self._filters:
+                chunks = each.chunks(chunks)
             if chunks:
                 return chunks
         if isinstance(self._fault, HyperLlamaError):

@@ -23,7 +23,7 @@ class StopFilter:
         for chunk in chunks:
             for choice in chunk.choices[:1]:
                 self._choice(choice)
-        return [chunk for chunk in chunks if _says_something(chunk)]
+        return [chunk for chunk in chunks if says_something(chunk)]
 
     def _choice(self, choice: Choice) -> None:
         delta = choice.delta
@@ -55,7 +55,8 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _says_something(chunk: Chunk) -> bool:
+def says_something(chunk: Chunk) -> bool:
+    """Whether there is anything in it for a client, or that an answer is finished."""
     if not chunk.choices or (choice := chunk.choices[0]).finish_reason or choice.text:
         return True
     delta = choice.delta
