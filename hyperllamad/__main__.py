@@ -1,7 +1,7 @@
 """hyperllamad's command line: arguments and configuration in, exit code out.
 
 Exit codes: 0 stopped as asked (or the configuration is good), 1 failed, 2 wrong usage or configuration, 69 the address
-is taken.
+is taken, 70 a fault of ours, with its traceback in the log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hyperllamad import __version__
 from hyperllamad import config as configuration
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 
-EX_UNAVAILABLE = 69
+EX_UNAVAILABLE, EX_SOFTWARE = 69, 70  # sysexits.h
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,14 +59,19 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
 
     telemetry.start_logging(debug=config.server.debug)
     gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
+    log = logging.getLogger("hyperllamad")
     try:
         run = partial(daemon.main, config, demo, prepare_only=prepare_only)
         anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
-        logging.getLogger("hyperllamad").error("%s", failure)
+        log.error("%s", failure)
         if isinstance(failure, doors.AddressTakenError):
             return EX_UNAVAILABLE
         return 2 if isinstance(failure, ConfigError) else 1
+    except Exception:
+        # Whatever it was, the state it left is not to be trusted: the next life starts clean.
+        log.critical("a fault of hyperllamad itself has ended it", exc_info=True)
+        return EX_SOFTWARE
     return 0
 
 

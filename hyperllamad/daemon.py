@@ -20,7 +20,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, connections, doors
+from hyperllamad import __version__, connections, doors, heartbeat
 from hyperllamad import demo as demonstration
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
@@ -84,13 +84,16 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
     )
     async with anyio.create_task_group() as root:
         stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
-        await root.start(supervisor.run)
-        await root.start(library.run)
+        async with heartbeat.patience(notifier):
+            await root.start(supervisor.run)
+            await root.start(library.run)
+        root.start_soon(heartbeat.beat, notifier, supervisor)
         bounds = config.server.bounds(connections.raise_descriptor_limit())
         front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__, keys))
         async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api, bounds) as front:
             notifier.ready()
-            notifier.status(f"serving {url}")
+            doing = partial(_doing, supervisor, url)
+            root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
             root.start_soon(_sweep_homes, homes)
             for name in config.fleet.preload:
@@ -100,14 +103,20 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
             await stop.wait()
             notifier.stopping()
             log.info("stopping", extra=fields(grace=config.server.grace))
-            if opened.handed_on:
-                # New clients wait at the sockets for the next life: whoever is in already is served to the end first.
-                with anyio.move_on_after(config.server.grace):
-                    await front.close()
-            supervisor.close(now=opened.handed_on)
-            await supervisor.wait_empty()
+            async with heartbeat.patience(notifier):
+                if opened.handed_on:
+                    # New clients wait at the sockets for the next life: who is in already is served to the end first.
+                    with anyio.move_on_after(config.server.grace):
+                        await front.close()
+                supervisor.close(now=opened.handed_on)
+                await supervisor.wait_empty()
         root.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _doing(supervisor: Supervisor, url: str) -> str:
+    """What `systemctl status` says we do."""
+    return "stopping" if supervisor.closing else f"serving {url}"
 
 
 def _load_keys(config: Config) -> KeyRing:

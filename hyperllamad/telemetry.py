@@ -178,8 +178,14 @@ class _Instances(Collector):
 class Notifier:
     """sd_notify(3); does nothing when systemd did not ask ($NOTIFY_SOCKET is not set)."""
 
-    def __init__(self) -> None:
-        self._systemd = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._systemd = sdnotify.SystemdNotifier() if environ.get("NOTIFY_SOCKET") else None
+        self.watchdog = _watchdog(environ) if self._systemd is not None else 0.0  # seconds it waits for us; 0 = not
+
+    @property
+    def heard(self) -> bool:
+        """Somebody listens."""
+        return self._systemd is not None
 
     def _tell(self, state: str) -> None:
         if self._systemd is not None:
@@ -196,3 +202,18 @@ class Notifier:
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         self._tell(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._tell("WATCHDOG=1")
+
+    def extend(self, seconds: float) -> None:
+        """The start or the end goes on, and may take so long from now."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+
+def _watchdog(environ: Mapping[str, str]) -> float:
+    """sd_watchdog_enabled(3): meant for this process, or for whoever reads it."""
+    limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    ours = not pid or pid == str(os.getpid())
+    return int(limit) / 1e6 if limit.isdecimal() and ours else 0.0

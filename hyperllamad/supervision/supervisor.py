@@ -74,6 +74,7 @@ class Supervisor:
         self._delegation: Delegation | None = None  # of control groups
         self._tasks: anyio.abc.TaskGroup | None = None
         self._wake = anyio.Event()
+        self._went_round = anyio.Event()  # the clock, once more
         self._sleeps_until = math.inf
         self._closing = anyio.Event()
         self._empty = anyio.Event()
@@ -152,6 +153,15 @@ class Supervisor:
 
     # -- what people see -------------------------------------------------------------------------------------------
 
+    def census(self) -> Counter[State]:
+        """How many instances are in which state."""
+        return Counter(view.state for view in self._fleet.views(self._clock()))
+
+    async def pulse(self) -> None:
+        """Until the clock has gone round once more, which it does at once: returns only while decisions are made."""
+        self._wake.set()
+        await self._went_round.wait()
+
     def rows(self) -> tuple[Row, ...]:
         """Every instance, in the order in which the models were first wanted."""
         now = self._clock()
@@ -214,11 +224,13 @@ class Supervisor:
         """The one timer: sleeps until the fleet's next deadline, or until that has come nearer."""
         while True:
             deadline = self._fleet.next_deadline()
-            self._wake = anyio.Event()
             self._sleeps_until = math.inf if deadline is None else deadline
             with anyio.move_on_after(None if deadline is None else deadline - self._clock()):
                 await self._wake.wait()
+            self._wake = anyio.Event()
             self._feed(self._fleet.tick(self._clock()))
+            self._went_round.set()
+            self._went_round = anyio.Event()
 
     # -- events in, actions out ------------------------------------------------------------------------------------
 

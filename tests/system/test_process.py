@@ -103,3 +103,25 @@ def test_the_command_line_says_how_to_start_a_daemon_that_is_not_there(tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 69
     assert "start it with: systemctl start hyperllamad" in done.stderr
+
+
+def test_a_fault_of_ours_ends_it_at_once_told_whole_and_the_next_life_starts_clean(tmp_path: Path) -> None:
+    broken = (
+        "import sys, hyperllamad.daemon as daemon\n"
+        "from hyperllamad.__main__ import main\n"
+        "async def boom(*_): raise ZeroDivisionError('a fault of ours')\n"
+        "daemon._sweep_homes = boom\n"
+        "sys.exit(main(['--config', sys.argv[1]]))\n"
+    )
+    with daemon({}, engines=tmp_path) as running:
+        assert running.stop() == 0
+        etc = str(running.root / "etc")
+        command = [sys.executable, "-c", broken, etc]
+        done = subprocess.run(command, env=running.environ, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 70
+        (told,) = [line for line in done.stderr.splitlines() if "a fault of hyperllamad itself" in line]
+        assert told.startswith("<2>")
+        assert "ZeroDivisionError: a fault of ours" in told
+        assert "in boom" in told
+        running.start()
+        assert running.ps() == []
