@@ -128,8 +128,9 @@ def daemon(
     main: str = "",
     environ: dict[str, str] | None = None,
     engines: Path = INSTALLED.engines,
+    tables: dict[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """A started daemon that serves `models`: name -> keys of its models.d file."""
+    """A started daemon that serves `models`: name -> keys of its models.d file.  `tables` are files of engines.d."""
     root = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))  # short: socket paths end at 107 bytes
     port = free_port()
     etc, state = root / "etc", root / "state"
@@ -139,6 +140,9 @@ def daemon(
     (state / "engines").symlink_to(engines)
     paths = f'[paths]\nstate = "{state}"\nruntime = "{root / "run"}"\ncache = "{INSTALLED.cache}"\n'
     (etc / "hyperllamad.toml").write_text(f'[server]\nhost = "127.0.0.1:{port}"\nshutdown_grace = "5s"\n{paths}{main}')
+    (etc / "engines.d").mkdir()
+    for name, text in (tables or {}).items():
+        (etc / "engines.d" / f"{name}.toml").write_text(text)
     for name, keys in models.items():
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": name, **keys}.items()]
         (etc / "models.d" / f"{name}.toml").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,60 @@
+"""A daemon for benchmarks: starts one over given model directories, loads models, finds an engine's own socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench.streams import Way
+from tests.daemon import Daemon, daemon
+
+
+@contextmanager
+def serving(
+    models: dict[str, dict[str, Any]], *, main: str = "", engine: str = "vllm", table: str = ""
+) -> Iterator[Daemon]:
+    """`models` as models.d has them, `main` a part of hyperllamad.toml, `table` what engines.d has about the engine."""
+    with daemon(models, main=main, tables={engine: table}) as running:
+        yield running
+
+
+def load(running: Daemon, model: str) -> float:
+    """Seconds until it is ready."""
+    began = time.perf_counter()
+    running.ctl("load", model, "--keep-alive", "-1", timeout=900)
+    return time.perf_counter() - began
+
+
+def unload(running: Daemon, model: str) -> float:
+    """Seconds until nothing of it is left."""
+    began = time.perf_counter()
+    running.ctl("unload", model)
+    return time.perf_counter() - began
+
+
+def ways(running: Daemon, model: str) -> tuple[Way, Way, Way]:
+    """The engine itself, and the daemon's two routes to it."""
+    row = running.row(model)
+    socket = Path(f"/proc/{row['pid']}/cwd").readlink().parent / "e.sock"
+    return (
+        Way("engine", "http://engine", "/v1/completions", row["id"], str(socket)),
+        Way("daemon /v1", running.url, "/v1/completions", model),
+        Way("daemon /api", running.url, "/api/generate", model),
+    )
+
+
+def engine_log(running: Daemon, model: str, lines: int = 3000) -> str:
+    return running.ctl("logs", model, "--lines", str(lines)).stdout
+
+
+def report(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A heading, then one JSON object a line: for people and for programs."""
+    print(f"## {title}")
+    for row in rows:
+        print(json.dumps(row))
+    sys.stdout.flush()

@@ -1,0 +1,69 @@
+"""`python -m tests.bench.through MODEL_PATH [--engine vllm] [--streams 1,16,64,256]`: what the daemon costs.
+
+The same engine process serves all three ways in turn, round by round, so that only what stands before it differs: its
+own OpenAI route over its Unix socket, the daemon's OpenAI route, the daemon's Ollama route.  Reported per way and
+number of streams: the median of the rounds, and the daemon's share of the engine's own throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+from typing import Any
+
+from tests.bench import serving
+from tests.bench.streams import Way, closed_loop, summary
+
+TOKENS, PROMPT = 128, 256
+ENOUGH = 20  # requests at least, where there are few streams
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path")
+    parser.add_argument("--engine", default="vllm")
+    parser.add_argument("--streams", default="1,16,64,256")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--args", default="", help="arguments for the engine, separated by spaces")
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--table", default="", help="content of the engine's file in engines.d")
+    return parser.parse_args()
+
+
+def measure(ways: tuple[Way, ...], streams: int, rounds: int, tokens: int) -> list[dict[str, Any]]:
+    """A row for each way: medians over the rounds, in which the ways take turns."""
+    found: dict[str, list[dict[str, float]]] = {way.title: [] for way in ways}
+    for number in range(rounds):
+        for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+            requests = max(2 * streams, ENOUGH if streams == 1 else 4)
+            answers, seconds = asyncio.run(closed_loop(way, streams, requests, words=PROMPT, tokens=tokens))
+            found[way.title].append(summary(answers, seconds))
+    rows = [
+        {
+            "way": title,
+            "streams": streams,
+            **{key: round(statistics.median(r[key] for r in runs), 2) for key in runs[0]},
+        }
+        for title, runs in found.items()
+    ]
+    return [row | {"of_engine": round(row["tok_s"] / rows[0]["tok_s"], 4)} for row in rows]
+
+
+def main() -> None:
+    stated = arguments()
+    most = max(map(int, stated.streams.split(",")))
+    model = {"path": stated.path, "engine": stated.engine, "context": 2048, "parallel": most}
+    model["args"] = stated.args.split()
+    with serving.serving({"m": model}, engine=stated.engine, table=stated.table) as running:
+        seconds = serving.load(running, "m")
+        serving.report("load", [{"seconds": round(seconds, 1), "phases": running.row("m")["phases"]}])
+        ways = serving.ways(running, "m")
+        for way in ways:  # whatever is compiled or filled at first
+            asyncio.run(closed_loop(way, min(4, most), 8, words=PROMPT, tokens=8))
+        for streams in map(int, stated.streams.split(",")):
+            serving.report(f"{streams} streams", measure(ways, streams, stated.rounds, stated.tokens))
+
+
+if __name__ == "__main__":
+    main()
