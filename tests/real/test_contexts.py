@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.daemon import Daemon, daemon, eventually
-from tests.real.conftest import PARIS, demo_models
+from tests.real.conftest import PARIS, demo_model
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -23,7 +23,7 @@ TALK = [SYSTEM, *({"role": role, "content": "word " * 40} for _ in range(6) for 
 @pytest.fixture(scope="module", params=[False, True], ids=["fixed", "growing"])
 def small(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     main = f"[models]\ngrow_context = {str(request.param).lower()}\n"
-    with daemon({NAME: {**demo_models()[NAME], "context": CONTEXT}}, main=main) as running:
+    with daemon({NAME: {**demo_model("llama_cpp"), "context": CONTEXT}}, main=main) as running:
         yield running
 
 
