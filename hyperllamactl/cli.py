@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyperllamactl import __version__, commands, protocol
+from hyperllamactl import __version__, commands, machine, protocol, store
 from hyperllamactl.client import CallError, Client, sockets
 from hyperllamactl.exits import Exit, of_code
 from hyperllamactl.talk import Talk, columns, painter
@@ -123,16 +123,37 @@ def _add_models(tree: _Tree) -> None:
     pull = tree.add(
         "pull",
         protocol.Pull,
-        commands.pull,
+        store.pull,
         quiet=silent,
         examples=["pull qwen3:8b", "pull hf.co/Qwen/Qwen3-8B-GGUF:Q4_K_M"],
     )
     pull.add_argument("model", metavar="MODEL")
-    remove = tree.add("rm", protocol.Remove, commands.remove, quiet=silent, examples=["rm qwen3:8b"])
+    remove = tree.add("rm", protocol.Remove, store.remove, quiet=silent, examples=["rm qwen3:8b"])
     remove.add_argument("model", metavar="MODEL")
-    copy = tree.add("cp", protocol.Copy, commands.copy, quiet=silent, examples=["cp qwen3:8b mine"])
+    copy = tree.add("cp", protocol.Copy, store.copy, quiet=silent, examples=["cp qwen3:8b mine"])
     copy.add_argument("source", metavar="SOURCE")
     copy.add_argument("destination", metavar="NAME")
+    create = tree.add(
+        "create",
+        protocol.Create,
+        store.create,
+        quiet=silent,
+        examples=["create mario -f Modelfile", "create mine -f -"],
+    )
+    create.add_argument("model", metavar="NAME")
+    create.add_argument("-f", "--file", default="Modelfile", metavar="PATH", help="the Modelfile; - = standard input")
+    garbage = tree.add("gc", protocol.CollectGarbage, store.collect_garbage, examples=["gc --dry-run", "gc"])
+    garbage.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    tree.add("info", protocol.Info, machine.info, examples=["info", "info --json"])
+    recommend = tree.add(
+        "recommend",
+        protocol.Recommend,
+        machine.recommend,
+        quiet=names,
+        examples=["recommend", "recommend qwen3:8b", "recommend --all"],
+    )
+    recommend.add_argument("model", metavar="MODEL", nargs="?", help="in which of its kinds to take this one")
+    recommend.add_argument("--all", action="store_true", help="also what does not fit")
     tree.add("status", protocol.Status, commands.status, examples=["status", "status --json"])
     logs = tree.add("logs", protocol.Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
     logs.add_argument("model", metavar="MODEL")

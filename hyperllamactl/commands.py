@@ -16,9 +16,9 @@ import msgspec
 from hyperllamactl import render
 from hyperllamactl.client import Client
 from hyperllamactl.protocol import (
+    Caution,
     Change,
     Command,
-    Copy,
     Done,
     EngineInstall,
     EngineList,
@@ -39,8 +39,6 @@ from hyperllamactl.protocol import (
     Models,
     Progress,
     Ps,
-    Pull,
-    Remove,
     Reply,
     Show,
     Status,
@@ -90,6 +88,8 @@ class Session:
                 self.talk.progress(line)
             elif isinstance(line, Done):
                 self.talk.say(line.message)
+            elif isinstance(line, Caution):
+                self.talk.warn(line.message)
             else:
                 each(line)
 
@@ -98,7 +98,7 @@ def _names(names: Iterable[str]) -> str:
     return "\n".join(names)
 
 
-def _nothing(_: Reply) -> None:
+def nothing(_: Reply) -> None:
     """For commands that have no lines of their own."""
 
 
@@ -127,18 +127,6 @@ def status(session: Session, args: argparse.Namespace) -> None:  # noqa: ARG001 
     session.reply(reply, render.status(reply, session.now, session.paint))
 
 
-def pull(session: Session, args: argparse.Namespace) -> None:
-    session.follow(Pull(model=args.model), _nothing)
-
-
-def remove(session: Session, args: argparse.Namespace) -> None:
-    session.follow(Remove(model=args.model), _nothing)
-
-
-def copy(session: Session, args: argparse.Namespace) -> None:
-    session.follow(Copy(source=args.source, destination=args.destination), _nothing)
-
-
 def load(session: Session, args: argparse.Namespace) -> None:
     started = monotonic()
 
@@ -152,7 +140,7 @@ def load(session: Session, args: argparse.Namespace) -> None:
 
 
 def unload(session: Session, args: argparse.Namespace) -> None:
-    session.follow(Unload(model=args.model, now=args.now), _nothing)
+    session.follow(Unload(model=args.model, now=args.now), nothing)
 
 
 def logs(session: Session, args: argparse.Namespace) -> None:
@@ -179,12 +167,12 @@ def engine_list(session: Session, args: argparse.Namespace) -> None:
 
 def engine_install(session: Session, args: argparse.Namespace) -> None:
     command = EngineInstall(name=args.name, version=args.engine_version, variant=args.variant)
-    session.follow(command, _nothing)
+    session.follow(command, nothing)
 
 
 def engine_remove(session: Session, args: argparse.Namespace) -> None:
     command = EngineRemove(name=args.name, version=args.engine_version, variant=args.variant, force=args.force)
-    session.follow(command, _nothing)
+    session.follow(command, nothing)
 
 
 def key_new(session: Session, args: argparse.Namespace) -> None:
@@ -206,4 +194,4 @@ def key_list(session: Session, args: argparse.Namespace) -> None:
 
 
 def key_remove(session: Session, args: argparse.Namespace) -> None:
-    session.follow(KeyRemove(name=args.name), _nothing)
+    session.follow(KeyRemove(name=args.name), nothing)

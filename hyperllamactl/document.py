@@ -50,9 +50,14 @@ def page() -> str:
     parts.append("\n# Lines\n\nEach line is a JSON object whose `type` says which of these it is.\n")
     parts += [_line(kind) for kind in get_args(protocol.Line)]
     parts.append("\n# Parts of lines\n")
-    rows = (protocol.InstanceRow, protocol.ModelRow, protocol.BrokenModel, protocol.EngineRow, protocol.KeyRow)
-    parts += [_part(kind) for kind in rows]
+    parts += [_part(kind) for kind in _parts()]
     return "\n".join(parts)
+
+
+def _parts() -> list[type[msgspec.Struct]]:
+    """The structs of the protocol that are neither commands nor lines, in its order."""
+    structs = [kind for kind in vars(protocol).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    return [kind for kind in structs if not issubclass(kind, (protocol.Reply, Command))]
 
 
 def _exit_codes() -> str:

@@ -24,6 +24,14 @@ class Reply(msgspec.Struct, kw_only=True, tag=True):
     """A line of an answer; `type` names it."""
 
 
+class FilePart(msgspec.Struct, kw_only=True):
+    """One of several files that are fetched side by side; bytes."""
+
+    name: str
+    done: int
+    total: int
+
+
 class Progress(Reply, tag="progress"):
     """Something moved.  `done` and `total` are bytes or 0 when they do not apply; `elapsed` is seconds."""
 
@@ -32,6 +40,13 @@ class Progress(Reply, tag="progress"):
     done: int = 0
     total: int = 0
     elapsed: float = 0.0
+    files: list[FilePart] = []  # of which `done` and `total` are the sums
+
+
+class Caution(Reply, tag="caution"):
+    """Something to know before it goes wrong; the command goes on."""
+
+    message: str
 
 
 class Failed(Reply, tag="failed"):
@@ -204,6 +219,87 @@ class KeyMade(Reply, tag="key_made"):
     required: bool  # clients are asked for one
 
 
+class GpuRow(msgspec.Struct, kw_only=True):
+    """One GPU.  Memory in bytes."""
+
+    index: int  # the driver's number
+    uuid: str
+    name: str
+    capability: str  # compute capability: 8.9
+    total: int
+    free: int
+    ours: int = 0  # held by engines of ours
+    bandwidth: int = 0  # bytes a second; 0 = not known
+    processes: int = 0  # that hold memory on it
+
+
+class MachineReport(Reply, tag="machine_report"):
+    """`info`: what models can be run with here.  Memory in bytes."""
+
+    gpus: list[GpuRow] = []
+    driver: str = ""  # version of NVIDIA's
+    cuda: str = ""  # the newest version of CUDA it serves
+    gpu_problem: str = ""  # why there is no GPU, or not all of them
+    processor: str = ""
+    cores: int = 0  # that may be used
+    features: list[str] = []  # of the processor, those that engines make use of
+    memory: int = 0  # that may be used
+    available: int = 0
+    ours: int = 0  # held by engines of ours
+    engines: list[EngineRow] = []
+
+
+class OfferRow(msgspec.Struct, kw_only=True):
+    """One kind of a model of the catalogue on this machine.  Memory in bytes; needs and speeds are estimates."""
+
+    name: str  # what to pull: qwen3:8b-fp8
+    model: str  # qwen3:8b; pulled by this name, the first kind is taken
+    repository: str
+    kind: str  # bf16, fp8, awq, gptq, mxfp4, gguf
+    engine: str
+    device: str  # cuda, cpu
+    need: int
+    room: int  # what there is for it
+    fits: bool
+    single: float = 0.0  # tokens a second of one stream; 0 = not known
+    together: float = 0.0  # of 64 streams
+    why: str = ""
+    parameters: int = 0
+    context: int = 0  # tokens; 0 = not known
+    license: str = ""
+    gated: bool = False  # its publisher's terms must be accepted before it can be pulled
+    embedding: bool = False
+
+
+class Recommendations(Reply, tag="recommendations"):
+    """`recommend`: the best kind first, for one model or for each."""
+
+    offers: list[OfferRow]
+
+
+class GarbageRow(msgspec.Struct, kw_only=True):
+    """Something no name refers to."""
+
+    path: str
+    size: int  # bytes
+    reason: str
+
+
+class Collected(Reply, tag="collected"):
+    """`gc`: what was removed, or would be."""
+
+    items: list[GarbageRow]
+    freed: int  # bytes
+    dry_run: bool = False
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """One message of a conversation that a model begins with."""
+
+    role: str  # system, user, assistant
+    content: str
+
+
 class Command(msgspec.Struct, kw_only=True):
     """A request; the class says who may send it and what the last line of the answer is."""
 
@@ -264,6 +360,48 @@ class Copy(Command):
 
     source: str
     destination: str
+
+
+class Create(Command):
+    """Make a model from a Modelfile: another one with something added, or files on this machine, which are linked."""
+
+    role = Role.ADMIN
+    streams = True
+
+    model: str  # the name to make
+    base: str = ""  # FROM: a model, pulled if it is not here
+    path: str = ""  # FROM: in its place, a GGUF file or a Hugging Face directory; absolute
+    system: str = ""
+    template: str = ""
+    license: list[str] = []
+    parameters: dict[str, Any] = {}
+    messages: list[Turn] = []
+    adapters: list[str] = []  # absolute paths
+
+
+class CollectGarbage(Command):
+    """Remove what no name refers to from the store, or only list it; caches of other programs are not touched."""
+
+    role = Role.ADMIN
+    reply = Collected
+    streams = True
+
+    dry_run: bool = False
+
+
+class Info(Command):
+    """Show what models can be run with here: GPUs, memory, driver, processor, engines."""
+
+    reply = MachineReport
+
+
+class Recommend(Command):
+    """Say which models suit this machine, how fast to expect them and why; with a model, in which of its kinds."""
+
+    reply = Recommendations
+
+    model: str = ""  # a short name: qwen3:8b; "" = the best of each family
+    every: bool = False  # also what does not fit
 
 
 class Load(Command):
@@ -368,6 +506,10 @@ COMMANDS: dict[str, type[Command]] = {
     "pull": Pull,
     "rm": Remove,
     "cp": Copy,
+    "create": Create,
+    "gc": CollectGarbage,
+    "info": Info,
+    "recommend": Recommend,
     "load": Load,
     "unload": Unload,
     "logs": Logs,
@@ -380,8 +522,10 @@ COMMANDS: dict[str, type[Command]] = {
     "key-remove": KeyRemove,
 }
 
+# Every line an answer may hold.
 Line = (
     Progress
+    | Caution
     | Failed
     | Done
     | Instances
@@ -393,4 +537,7 @@ Line = (
     | Engines
     | Keys
     | KeyMade
-)  # every line an answer may hold
+    | MachineReport
+    | Recommendations
+    | Collected
+)

@@ -8,7 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hyperllamactl.protocol import Change, EngineRow, InstanceRow, Keys, ModelDetails, ModelRow, StatusReport
+from hyperllamactl.protocol import (
+    Change,
+    Collected,
+    EngineRow,
+    InstanceRow,
+    Keys,
+    ModelDetails,
+    ModelRow,
+    Progress,
+    StatusReport,
+)
 
 Paint = Callable[[str, str], str]  # (text, kind) -> the same text, coloured where the terminal wants it
 
@@ -67,9 +77,23 @@ def clock(seconds: float) -> str:
 
 def bar(done: int, total: int, width: int = 20) -> str:
     """[#####---------------]  25%"""
-    share = min(max(done / total, 0.0), 1.0)
+    share = min(max(done / total, 0.0), 1.0) if total else 1.0
     filled = int(share * width)
     return f"[{'#' * filled}{'-' * (width - filled)}] {share:4.0%}"
+
+
+def transfer(line: Progress, rows: int) -> list[str]:
+    """Files that are fetched side by side: at most `rows` lines of them, those that move first, then all together."""
+    moving = [file for file in line.files if file.done < file.total]
+    whole = len(line.files) - len(moving)
+    shown = moving[: max(rows - 2, 0)]
+    width = max((len(file.name) for file in shown), default=0)
+    lines = [f"{file.name:<{width}}  {bar(file.done, file.total)}  {size(file.total)}" for file in shown]
+    if hidden := len(moving) - len(shown):
+        lines.append(f"{hidden} more files")
+    ended = f"{whole} of {len(line.files)} files" if len(line.files) > 1 else "total"
+    amount = f"{size(line.done)} of {size(line.total)}"
+    return [*lines, f"{ended}  {bar(line.done, line.total)}  {amount}  {clock(line.elapsed)}"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint = plain, kinds: Sequence[str] = ()) -> str:
@@ -157,7 +181,7 @@ def models(rows: Sequence[ModelRow], now: float) -> str:
 def details(reply: ModelDetails) -> str:
     """`show`: one fact per line, then the texts."""
     row = reply.model
-    facts = [
+    known = [
         ("Name", row.name),
         ("ID", row.id),
         ("Path", reply.path),
@@ -174,7 +198,14 @@ def details(reply: ModelDetails) -> str:
         ("System", reply.system),
         ("License", reply.license.strip().partition("\n")[0]),
     ]
-    return _facts([(name, value) for name, value in facts if value])
+    return facts([(name, value) for name, value in known if value])
+
+
+def garbage(reply: Collected) -> str:
+    """`gc`: a line for each thing, then what it comes to."""
+    verb = "would be freed" if reply.dry_run else "freed"
+    lines = [f"{size(item.size):>8}  {item.path}: {item.reason}" for item in reply.items]
+    return "\n".join([*lines, f"{size(reply.freed)} {verb}" if lines else "nothing to remove"])
 
 
 def engines(rows: Sequence[EngineRow], now: float) -> str:
@@ -222,7 +253,7 @@ def keys(reply: Keys, now: float) -> str:
 def status(reply: StatusReport, now: float, paint: Paint = plain) -> str:
     """The daemon on one page, then what `ps` shows."""
     loaded = sum(row.state == "ready" for row in reply.instances)
-    facts = [
+    known = [
         ("hyperllamad", f"{reply.version}, pid {reply.pid}, started {moment(reply.started_at, now)}"),
         ("API", reply.url),
         ("Configuration", reply.config),
@@ -233,11 +264,12 @@ def status(reply: StatusReport, now: float, paint: Paint = plain) -> str:
         ("Memory", size(reply.memory)),
         ("Prepared", ", ".join(f"{home} ({size(held)})" for home, held in reply.prepared.items())),
     ]
-    page = _facts([(name, value) for name, value in facts if value])
+    page = facts([(name, value) for name, value in known if value])
     return f"{page}\n\n{instances(reply.instances, now, paint)}" if reply.instances else page
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in facts) + 2
+def facts(known: Sequence[tuple[str, str]]) -> str:
+    """One fact on each line, the values below each other; a value may have several lines."""
+    width = max(len(name) for name, _ in known) + 2
     indent = "\n" + " " * width
-    return "\n".join(f"{name + ':':<{width}}{value.replace(chr(10), indent)}" for name, value in facts)
+    return "\n".join(f"{name + ':':<{width}}{value.replace(chr(10), indent)}" for name, value in known)

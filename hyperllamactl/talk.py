@@ -1,6 +1,7 @@
 """What hyperllamactl says on standard error: progress, sentences, warnings.  Standard output, for data, is not its own.
 
-On a terminal there is one progress line that is written over; elsewhere a line for each step, so that a log reads well.
+On a terminal there are progress lines that are written over, one for each file of a download; elsewhere a line for each
+step and each finished file, so that a log reads well.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Talk:
         self._quiet = quiet
         self._live = stream.isatty()
         self._shown = ""  # the step shown last
+        self._block = 0  # lines of progress on the terminal
+        self._told: set[str] = set()  # files that are known to have come
 
     def progress(self, line: Progress) -> None:
         """Show where a long command stands."""
@@ -47,18 +50,35 @@ class Talk:
             return
         step = f"{line.phase}  {line.detail}" if line.detail else line.phase
         if self._live:
-            self._stream.write(f"\r{self._fit(f'{step}{_bytes(line)}  {render.clock(line.elapsed)}')}\x1b[K")
-        elif step != self._shown:
-            self._stream.write(f"{step}{_bytes(line)}  {render.clock(line.elapsed)}\n")
+            moving = line.files and line.done < line.total
+            self._write_over(render.transfer(line, lines_of(self._stream) - 1) if moving else [_row(step, line)])
+        else:
+            if step != self._shown:
+                self._stream.write(f"{_row(step, line)}\n")
+            self._tell_files(line)
         self._shown = step
         self._stream.flush()
 
     def clear(self) -> None:
-        """Take the progress line away, before anything else is written to the terminal."""
-        if self._live and self._shown:
-            self._stream.write("\r\x1b[K")
+        """Take the progress lines away, before anything else is written to the terminal."""
+        if self._live and self._block:
+            self._write_over([])
             self._stream.flush()
         self._shown = ""
+
+    def _write_over(self, rows: list[str]) -> None:
+        """Put `rows` in the place of those that are there; the cursor stays in the last one."""
+        up = f"\x1b[{self._block - 1}A" if self._block > 1 else ""
+        text = "\n".join(f"{self._fit(row)}\x1b[K" for row in rows) or "\x1b[K"
+        below = "\x1b[J" if self._block > max(len(rows), 1) else ""
+        self._stream.write(f"\r{up}{text}{below}")
+        self._block = len(rows)
+
+    def _tell_files(self, line: Progress) -> None:
+        for file in line.files:
+            if file.done == file.total and file.name not in self._told:
+                self._told.add(file.name)
+                self._stream.write(f"{file.name}  {render.size(file.total)}  {render.clock(line.elapsed)}\n")
 
     def say(self, text: str) -> None:
         """A sentence that is no warning; an empty one is nothing."""
@@ -80,6 +100,18 @@ class Talk:
     def _fit(self, text: str) -> str:
         """Cut to the terminal's width: a line that wraps cannot be written over."""
         return text[: columns(self._stream) - 1]
+
+
+def lines_of(stream: TextIO) -> int:
+    """How high the terminal is; 24 where it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or 24
+    except OSError:
+        return 24
+
+
+def _row(step: str, line: Progress) -> str:
+    return f"{step}{_bytes(line)}  {render.clock(line.elapsed)}"
 
 
 def _bytes(line: Progress) -> str:

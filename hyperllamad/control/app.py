@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 from functools import partial
+from typing import Any
 
 import msgspec
 from quart import Quart, Response, request
@@ -31,7 +32,8 @@ log = logging.getLogger("hyperllamad.control")
 HOST = "hyperllamad"  # what clients call us; a browser led here by a name of its own would say that one
 NDJSON = "application/x-ndjson"
 BODY_PATIENCE = 30.0  # seconds for the body of a command to arrive
-MAX_BODY = 64 * 1024  # bytes; commands are a few words
+LOGGED = 200  # characters of a command's field in the log
+MAX_BODY = 1_000_000  # bytes; commands are a few words, but a Modelfile may hold a template and a licence
 
 
 def create_app(rooms: Rooms) -> Quart:
@@ -51,7 +53,10 @@ def create_app(rooms: Rooms) -> Quart:
         kind = _admitted(name, peer, roles)
         command = _decoded(name, kind, body)
         _record(peer, name, command)
-        return _streamed(rooms, name, command) if kind.streams else _whole(AT_ONCE[kind](rooms, command), 200)
+        if kind.streams:
+            return _streamed(rooms, name, command)
+        reply = AT_ONCE[kind](rooms, command)
+        return _whole(reply if isinstance(reply, Reply) else await reply, 200)
 
     @app.errorhandler(Exception)
     async def refuse(failure: Exception) -> Response:
@@ -104,7 +109,13 @@ def _explain(text: str) -> str:
 def _record(peer: Peer | None, name: str, command: Command) -> None:
     """Who asked for what: changes are for the log always, questions only when debugging."""
     level = logging.INFO if command.role is Role.ADMIN else logging.DEBUG
-    log.log(level, "asked to %s", name, extra=fields(**msgspec.to_builtins(command), **_who(peer)))
+    told = {key: _shortened(value) for key, value in msgspec.to_builtins(command).items()}
+    log.log(level, "asked to %s", name, extra=fields(**told, **_who(peer)))
+
+
+def _shortened(value: Any) -> Any:
+    """A template or a licence is not for the log."""
+    return value if len(text := str(value)) <= LOGGED else f"{text[:LOGGED]}..."
 
 
 def _who(peer: Peer | None) -> dict[str, int]:

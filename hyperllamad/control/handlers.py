@@ -1,8 +1,8 @@
 """What each command does, in a few lines over the rooms below.  Who may ask was decided before.
 
-A command that answers at once is a plain function from the command to its reply.  One that takes time is a coroutine
-that tells lines on the way and returns the last one; when its client hangs up it is cancelled, and leaving it must give
-back what it holds.  Failures are raised as HyperLlamaError.
+A command that answers at once is a function, plain or a coroutine, from the command to its reply.  One that takes time
+is a coroutine that tells lines on the way and returns the last one; when its client hangs up it is cancelled, and
+leaving it must give back what it holds.  Failures are raised as HyperLlamaError.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperllamactl import __version__, protocol
 from hyperllamactl.protocol import Command, Progress, Reply
-from hyperllamad.control import engines, keys, store, views
+from hyperllamad.control import discovery, engines, keys, outlook, store, views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.errors import NotLoadedError
 from hyperllamad.control.reporting import Reporter, wait_reporting
@@ -71,6 +71,8 @@ async def load(rooms: Rooms, command: protocol.Load, teller: Teller) -> protocol
     """Hold a lease until it is granted, then give it back: the model stays for its keep_alive, as after a request."""
     keep_alive = durations.keep_alive(command.keep_alive)
     model = rooms.catalog.resolve(command.model)
+    if sentence := await outlook.caution(rooms, model):
+        await teller.tell(protocol.Caution(message=sentence))
     rooms.supervisor.retry(model)  # who asks for it by hand has perhaps mended what made it fail
     lease = rooms.supervisor.lease(model, keep_alive=keep_alive)
     instance = str(lease.key)
@@ -170,18 +172,22 @@ async def watch(rooms: Rooms, _: protocol.Watch, teller: Teller) -> protocol.Don
 
 # -- the map -----------------------------------------------------------------------------------------------------------
 
-AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply]] = {
+AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply | Awaitable[Reply]]] = {
     protocol.Status: status,
     protocol.Ps: ps,
     protocol.List: list_models,
     protocol.Show: show,
     protocol.EngineList: engines.list_engines,
     protocol.KeyList: keys.list_keys,
+    protocol.Info: discovery.info,
+    protocol.Recommend: discovery.recommend,
 }
 STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]] = {
     protocol.Pull: store.pull,
     protocol.Remove: store.remove,
     protocol.Copy: store.copy,
+    protocol.Create: store.create,
+    protocol.CollectGarbage: store.collect_garbage,
     protocol.Load: load,
     protocol.Unload: unload,
     protocol.Logs: logs,

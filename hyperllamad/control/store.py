@@ -1,33 +1,80 @@
-"""The commands that change which models there are: pull, remove, copy."""
+"""The commands that change which models there are: pull, create, remove, copy, gc."""
 
 from __future__ import annotations
 
+import anyio
+
 from hyperllamactl import protocol
-from hyperllamactl.protocol import Progress
+from hyperllamactl.protocol import Caution, FilePart, Progress
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.reporting import Reporter, wait_reporting
 from hyperllamad.control.rooms import Rooms
+from hyperllamad.core.models import Message
 from hyperllamad.core.names import ModelName
 from hyperllamad.store.steps import Step
+from hyperllamad.store.variants import Wanted
+
+
+class _Transfer:
+    """Where a job of the store stands: its newest step, and every file that it has told of."""
+
+    def __init__(self) -> None:
+        self._newest = Step("starting")
+        self._files: dict[str, FilePart] = {}
+
+    def hear(self, step: Step) -> None:
+        self._newest = step
+        if step.digest:
+            self._files[step.digest] = FilePart(name=step.name, done=step.completed, total=step.total)
+
+    def progress(self) -> Progress:
+        files = list(self._files.values())
+        done, total = sum(file.done for file in files), sum(file.total for file in files)
+        phase = "pulling" if self._newest.digest else self._newest.status
+        return Progress(phase=phase, done=done, total=total, files=files)
 
 
 async def pull(rooms: Rooms, command: protocol.Pull, teller: Teller) -> protocol.Done:
     """A hang-up ends the download unless somebody else watches it; what has come is kept for the next pull."""
-    newest = Step("starting")
-
-    def look() -> Progress:
-        return Progress(phase=newest.status, done=newest.completed, total=newest.total)
-
-    reporter = Reporter(teller, look)
+    transfer = _Transfer()
+    reporter = Reporter(teller, transfer.progress)
     with await rooms.library.pull(command.model) as watch:
+        if watch.note:
+            await teller.tell(Progress(phase="choosing", detail=watch.note.removeprefix("choosing ")))
+        if watch.caution:
+            await teller.tell(Caution(message=watch.caution))
 
         async def follow() -> None:
-            nonlocal newest
             async for step in watch:
-                newest = step
-                reporter.moved()
+                if step.status not in {watch.note, watch.caution}:
+                    transfer.hear(step)
+                    reporter.moved()
 
         await wait_reporting(follow(), reporter.run)
+    return protocol.Done(message=f"{ModelName.parse(command.model)} is here")
+
+
+async def create(rooms: Rooms, command: protocol.Create, teller: Teller) -> protocol.Done:
+    """A base that is not here is pulled first; a hang-up ends that as it ends a pull."""
+    wanted = Wanted(
+        name=command.model,
+        base=command.base,
+        path=command.path,
+        system=command.system,
+        template=command.template,
+        license=command.license,
+        parameters=command.parameters,
+        messages=[Message(turn.role, turn.content) for turn in command.messages],
+        adapters={path: path for path in command.adapters},
+    )
+    transfer = _Transfer()
+    reporter = Reporter(teller, transfer.progress)
+
+    def hear(step: Step) -> None:
+        transfer.hear(step)
+        reporter.moved()
+
+    await wait_reporting(rooms.library.create(wanted, on_step=hear), reporter.run)
     return protocol.Done(message=f"{ModelName.parse(command.model)} is here")
 
 
@@ -41,3 +88,10 @@ async def copy(rooms: Rooms, command: protocol.Copy, _: Teller) -> protocol.Done
     await rooms.library.copy(command.source, command.destination)
     name = ModelName.parse(command.destination)
     return protocol.Done(message=f"{name} is a second name of {ModelName.parse(command.source)}")
+
+
+async def collect_garbage(rooms: Rooms, command: protocol.CollectGarbage, _: Teller) -> protocol.Collected:
+    with anyio.CancelScope(shield=True):  # a thread that removes files is not to be left half way
+        found = await rooms.library.collect_garbage(dry_run=command.dry_run)
+    items = [protocol.GarbageRow(path=str(it.path), size=it.size, reason=it.reason) for it in found]
+    return protocol.Collected(items=items, freed=sum(it.size for it in found), dry_run=command.dry_run)

@@ -19,7 +19,7 @@ import anyio.to_thread
 from hyperllamad.config import Config
 from hyperllamad.core.errors import ModelNotFoundError
 from hyperllamad.core.names import ModelName
-from hyperllamad.store import garbage, shortnames, uploaded
+from hyperllamad.store import garbage, local, shortnames, uploaded
 from hyperllamad.store.blobs import Blobs
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.fetch_wire import Request
@@ -101,13 +101,13 @@ class Library:
         return self._pulls.watch(request, placed, note=pick.note, caution=pick.caution)
 
     async def create(self, wanted: Wanted, *, on_step: OnStep = ignore) -> None:
-        """Make a model of uploaded files, or a variant of a model, which is pulled first when it is not here.
+        """Make a model of files, uploaded or local ones, or a variant of a model, which is pulled first if need be.
 
-        Steps come as Ollama's lines do and end with "success".  Raises what Variants.create, uploaded.build and pull()
-        raise.
+        Steps come as Ollama's lines do and end with "success".  Raises what Variants.create, uploaded.build,
+        local.register and pull() raise.
         """
         name = check(wanted)
-        if wanted.files:
+        if wanted.files or wanted.path:
             await self._create_from_files(name, wanted, on_step)
             return
         steps: list[Step] = []
@@ -127,7 +127,10 @@ class Library:
     async def _create_from_files(self, name: ModelName, wanted: Wanted, on_step: OnStep) -> None:
         steps: list[Step] = []
         target: Path = await self._job(partial(self._variants.target, name))
-        await self._job(partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append))
+        if wanted.path:
+            await self._job(partial(local.register, name, target, Path(wanted.path), steps.append))
+        else:
+            await self._job(partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append))
         await self._job(partial(self._variants.placed, name, target))
         if wanted.adds:
             await self._job(partial(self._variants.add, wanted, Overlay(name=name, base=name), steps.append))

@@ -29,6 +29,7 @@ class Wanted:
 
     name: str
     base: str = ""  # `from`: the name of a model or of a variant
+    path: str = ""  # in its place: a GGUF file or a Hugging Face directory on this machine
     files: Mapping[str, str] = field(default_factory=dict)  # relative path -> digest of a blob
     adapters: Mapping[str, str] = field(default_factory=dict)
     quantize: str = ""
@@ -47,7 +48,7 @@ class Wanted:
 def check(wanted: Wanted) -> ModelName:
     """The name to be made; raises InvalidNameError, BadRequestError and UnsupportedError for what cannot be done."""
     name = ModelName.parse(wanted.name)
-    if not wanted.base and not wanted.files:
+    if not wanted.base and not wanted.files and not wanted.path:
         raise BadRequestError("neither 'from' or 'files' was specified")
     if wanted.base and wanted.files:
         raise BadRequestError("both 'from' and 'files' were specified", hint="give one of them")

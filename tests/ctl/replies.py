@@ -130,3 +130,65 @@ def progress(phase: str, detail: str = "", *, done: int = 0, total: int = 0, ela
 
 def failed(code: str) -> dict[str, Any]:
     return {"type": "failed", "code": code, "message": f"it is {code}", "hint": "try this"}
+
+
+MACHINE = {
+    "type": "machine_report",
+    "gpus": [
+        {
+            "index": 0,
+            "uuid": "GPU-1",
+            "name": "NVIDIA L4",
+            "capability": "8.9",
+            "total": 24_000_000_000,
+            "free": 14_000_000_000,
+            "ours": 9_000_000_000,
+            "bandwidth": 300_000_000_000,
+            "processes": 2,
+        }
+    ],
+    "driver": "580.159.04",
+    "cuda": "13.0",
+    "gpu_problem": "GPU 1: the GPU must be reset before it can be used",
+    "processor": "AMD EPYC",
+    "cores": 16,
+    "features": ["avx2", "fma"],
+    "memory": 64_000_000_000,
+    "available": 51_500_000_000,
+    "engines": [],
+}
+NO_GPU = {"type": "machine_report", "gpu_problem": "no NVIDIA driver", "cores": 2, "memory": 8_000_000_000}
+OFFER = {
+    "name": "qwen3:8b-fp8",
+    "model": "qwen3:8b",
+    "repository": "Qwen/Qwen3-8B-FP8",
+    "kind": "fp8",
+    "engine": "vllm",
+    "device": "cuda",
+    "need": 11_500_000_000,
+    "room": 21_000_000_000,
+    "fits": True,
+    "single": 18.13,
+    "together": 634.0,
+    "why": "compute capability 8.9 computes in fp8",
+    "context": 40960,
+}
+GATED = {**OFFER, "name": "llama3.1:70b-awq", "model": "llama3.1:70b", "kind": "awq", "context": 131072, "gated": True}
+GATED |= {"fits": False, "why": "it needs about 50.2 GB, and 21.0 GB are free", "single": 2.3, "together": 0.0}
+OFFERS = {"type": "recommendations", "offers": [OFFER, GATED]}
+COLLECTED = {
+    "type": "collected",
+    "items": [
+        {"path": "/var/lib/hyperllama/models/.x.partial", "size": 4_700_000_000, "reason": "a download nobody wanted"},
+        {"path": "/var/lib/hyperllama/models/.blobs/sha256-00", "size": 12, "reason": "an uploaded file"},
+    ],
+    "freed": 4_700_000_012,
+    "dry_run": True,
+}
+
+
+def fetched(*files: tuple[str, int, int], elapsed: float = 1.0) -> dict[str, Any]:
+    """A line of progress of several files: name, bytes that are here, all of them."""
+    parts = [{"name": name, "done": done, "total": total} for name, done, total in files]
+    sums = {key: sum(part[key] for part in parts) for key in ("done", "total")}
+    return {"type": "progress", "phase": "pulling", "elapsed": elapsed, "files": parts, **sums}

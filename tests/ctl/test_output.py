@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +29,11 @@ AT_ONCE: dict[str, tuple[list[str], str, dict[str, Any]]] = {
     "list-quiet": (["ls", "-q"], "list", {"type": "models", "models": [replies.UNSERVED, replies.MODEL]}),
     "show": (["show", "smollm2:135m"], "show", replies.DETAILS),
     "status": (["status"], "status", replies.STATUS),
+    "info": (["info"], "info", replies.MACHINE),
+    "info-no-gpu": (["info"], "info", replies.NO_GPU),
+    "recommend": (["recommend", "--all"], "recommend", replies.OFFERS),
+    "recommend-quiet": (["recommend", "-q"], "recommend", replies.OFFERS),
+    "recommend-nothing": (["recommend"], "recommend", {"type": "recommendations", "offers": []}),
     "engine-list": (["engine", "list"], "engine-list", {"type": "engines", "engines": replies.ENGINES}),
     "key-list": (["key", "list"], "key-list", replies.KEYS),
     "key-list-quiet": (["key", "ls", "-q"], "key-list", replies.KEYS),
@@ -44,6 +51,21 @@ STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
             replies.instances(replies.READY),
         ],
     ),
+    "pull": (
+        ["pull", "qwen3:8b"],
+        "pull",
+        [
+            replies.progress("choosing", "qwen3:8b-fp8: compute capability 8.9 computes in fp8"),
+            {"type": "caution", "message": "it will not run here as things are"},
+            replies.progress("pulling manifest"),
+            replies.fetched(("config.json", 700, 700), ("model-1.safetensors", 10**9, 4 * 10**9)),
+            replies.fetched(("config.json", 700, 700), ("model-1.safetensors", 4 * 10**9, 4 * 10**9), elapsed=61),
+            replies.progress("success", elapsed=62),
+            DONE,
+        ],
+    ),
+    "gc": (["gc", "--dry-run"], "gc", [replies.COLLECTED]),
+    "gc-nothing": (["gc"], "gc", [{"type": "collected", "items": [], "freed": 0}]),
     "unload": (["unload", "smollm2:135m"], "unload", [replies.progress("draining", "2 requests", elapsed=61), DONE]),
     "logs": (
         ["logs", "smollm2:135m"],
@@ -121,6 +143,8 @@ def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> Non
         (["load", "m", "--keep-alive", "10m"], "load", {"model": "m", "keep_alive": "10m"}),
         (["load", "m", "--keep-alive", "-1"], "load", {"model": "m", "keep_alive": -1.0}),
         (["load", "m"], "load", {"model": "m", "keep_alive": None}),
+        (["gc", "--dry-run"], "gc", {"dry_run": True}),
+        (["recommend", "qwen3:8b", "--all"], "recommend", {"model": "qwen3:8b", "every": True}),
         (["unload", "m", "--now"], "unload", {"model": "m", "now": True}),
         (["logs", "-n", "5", "-f", "m"], "logs", {"model": "m", "lines": 5, "follow": True}),
         (
@@ -144,7 +168,50 @@ def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> Non
 def test_options_become_fields(
     words: list[str], command: str, fields: dict[str, Any], daemon: FakeDaemon, ctl: Ctl
 ) -> None:
-    daemon.says(command, {"load": replies.instances(), "key-new": replies.KEY}.get(command, DONE))
+    answers = {
+        "load": replies.instances(),
+        "key-new": replies.KEY,
+        "gc": replies.COLLECTED,
+        "recommend": replies.OFFERS,
+    }
+    daemon.says(command, answers.get(command, DONE))
     assert ctl(*words).exit == 0
     assert daemon.asked == [(command, fields)]
     assert "Host: hyperllamad\r\n" in daemon.heads[0]
+
+
+def test_a_modelfile_is_sent(daemon: FakeDaemon, ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").touch()
+    (tmp_path / "Modelfile").write_text("FROM ./x.gguf\nSYSTEM Be brief.\nPARAMETER top_k 3\nMESSAGE user Hi\n")
+    daemon.says("create", DONE)
+    assert ctl("create", "mine", "-f", str(tmp_path / "Modelfile")) == Outcome(0, "", "it is done\n")
+    ((name, fields),) = daemon.asked
+    assert name == "create"
+    assert {key: value for key, value in fields.items() if value} == {
+        "model": "mine",
+        "path": str(tmp_path / "x.gguf"),
+        "system": "Be brief.",
+        "parameters": {"top_k": 3},
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+
+def test_a_modelfile_that_is_wrong_is_not_sent(daemon: FakeDaemon, ctl: Ctl, tmp_path: Path) -> None:
+    path = tmp_path / "Modelfile"
+    missing = ctl("create", "mine", "-f", str(path))
+    assert (missing.exit, missing.err) == (
+        2,
+        f"hyperllamactl: {path} cannot be read: No such file or directory\nname a Modelfile with -f\n",
+    )
+    path.write_text("FROM a\nSISTEM x\n")
+    wrong = ctl("create", "mine", "-f", str(path))
+    assert wrong.exit == 2
+    assert wrong.err == f"hyperllamactl: {path}: line 2: 'SISTEM' is no instruction: did you mean SYSTEM?\n"
+    assert daemon.asked == []
+
+
+def test_a_modelfile_from_standard_input(daemon: FakeDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("FROM qwen3:8b\n"))
+    daemon.says("create", DONE)
+    assert ctl("create", "mine", "-f", "-").exit == 0
+    assert daemon.asked[0][1]["base"] == "qwen3:8b"

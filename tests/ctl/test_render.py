@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
 from hyperllamactl import render
-from hyperllamactl.protocol import Failed, Progress
+from hyperllamactl.protocol import Failed, FilePart, Progress
 from hyperllamactl.talk import Talk, painter
 
 DAY = 86400
@@ -113,6 +114,59 @@ def test_the_line_is_cut_to_the_terminal() -> None:
     terminal = Terminal()
     Talk(terminal).progress(Progress(phase="x" * 200))
     assert terminal.getvalue() == "\r" + "x" * 79 + "\x1b[K"
+
+
+def screen(text: str) -> list[str]:
+    """What a terminal shows of it: carriage returns, new lines, moves up, and erasing to the end of line or screen."""
+    lines, row, column = [""], 0, 0
+    for piece in re.findall(r"\x1b\[\d*[AKJ]|\r|\n|[^\x1b\r\n]+", text):
+        if piece == "\r":
+            column = 0
+        elif piece == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif piece.endswith("A") and piece.startswith("\x1b"):
+            row -= int(piece[2:-1])
+        elif piece.startswith("\x1b"):
+            lines[row] = lines[row][:column]
+            lines = lines[: row + 1] if piece.endswith("J") else lines
+        else:
+            lines[row] = lines[row][:column].ljust(column) + piece + lines[row][column + len(piece) :]
+            column += len(piece)
+    return lines
+
+
+def fetched(*parts: tuple[str, int, int]) -> Progress:
+    files = [FilePart(name=name, done=done, total=total) for name, done, total in parts]
+    return Progress(phase="pulling", files=files, done=sum(f.done for f in files), total=sum(f.total for f in files))
+
+
+def test_a_bar_for_each_file_and_one_for_all() -> None:
+    terminal = Terminal()
+    talk = Talk(terminal)
+    talk.progress(Progress(phase="pulling manifest"))
+    talk.progress(fetched(("a", 1, 4), ("bb", 0, 4)))
+    assert screen(terminal.getvalue()) == [
+        "a   [#####---------------]  25%  4 B",
+        "bb  [--------------------]   0%  4 B",
+        "0 of 2 files  [##------------------]  12%  1 B of 8 B  0.0s",
+    ]
+    talk.progress(fetched(("a", 4, 4), ("bb", 2, 4)))
+    assert screen(terminal.getvalue()) == [
+        "bb  [##########----------]  50%  4 B",
+        "1 of 2 files  [###############-----]  75%  6 B of 8 B  0.0s",
+    ]
+    talk.say("it is here")
+    assert screen(terminal.getvalue()) == ["it is here", ""]
+    talk.warn("one more thing")
+    assert screen(terminal.getvalue()) == ["it is here", "warning: one more thing", ""]
+
+
+def test_more_files_than_the_terminal_has_lines() -> None:
+    shown = render.transfer(fetched(*((f"{number}", 1, 4) for number in range(100))), 5)
+    assert [line.partition("  ")[0] for line in shown] == ["0", "1", "2", "97 more files", "0 of 100 files"]
+    assert len(render.transfer(fetched(("x", 1, 4)), 1)) == 2  # the count of files, and the total
+    assert render.transfer(fetched(("empty", 0, 0)), 9) == ["total  [####################] 100%  0 B of 0 B  0.0s"]
 
 
 def test_elsewhere_each_step_is_a_line() -> None:

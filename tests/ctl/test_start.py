@@ -8,7 +8,10 @@ import sys
 from tests.ctl import replies
 from tests.ctl.fake_daemon import FakeDaemon
 
-OWN = {f"hyperllamactl.{name}" for name in ("cli", "client", "commands", "exits", "protocol", "render", "talk")}
+OWN = {
+    f"hyperllamactl.{name}"
+    for name in ("cli", "client", "commands", "exits", "machine", "protocol", "render", "store", "talk")
+}
 PROGRAM = """
 import sys
 before = set(sys.modules)
