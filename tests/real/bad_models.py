@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import ollama
 
 from tests.daemon import Daemon, daemon
-from tests.real.conftest import GREEDY, PARIS, demo_models
+from tests.real.conftest import ENGINES, GREEDY, PARIS, demo_model
 
 NEEDED = 27  # of thirty must be named right
 
@@ -174,12 +174,12 @@ BAD: dict[str, Bad] = {
 
 def build(root: Path, names: list[str]) -> dict[str, dict[str, object]]:
     """The broken files below `root`, and the models.d keys that name them."""
-    good = demo_models()
+    good = {engine: demo_model(engine) for engine in ENGINES}
     models: dict[str, dict[str, object]] = {}
     for name in names:
         bad = BAD[name]
         engine = name.partition("-")[0]
-        source = Path(str(good[f"demo-{engine}"]["path"]))
+        source = Path(str(good[engine]["path"]))
         path = source
         if bad.make is not None:
             path = root / f"{name}{source.suffix}"
