@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
     EMBED = "/v1/embeddings"
+    RERANK = "/v1/rerank"
 
 
 class Message(NamedTuple):

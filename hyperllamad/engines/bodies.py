@@ -16,6 +16,7 @@ from hyperllamad.engines import fields
 from hyperllamad.engines.families import Ways
 from hyperllamad.engines.fields import Body
 
+_RANK = 4  # GGUF's pooling_type for it
 _VERBS = {Kind.CHAT: "chat", Kind.COMPLETION: "generate"}
 
 
@@ -26,7 +27,11 @@ def common(kind: Kind, body: Mapping[str, Any], model: Model, settings: Settings
     Raises BadRequestError for a wrong value, UnsupportedError for what the model is not made for.
     """
     result = fields.checked(kind, body) | {"model": served_name(model)}
-    if kind is Kind.EMBED:
+    if kind is Kind.RERANK and not ranks(model):
+        raise UnsupportedError(f'"{model.name}" does not judge pairs of texts', hint="ask a reranker")
+    if kind is Kind.EMBED and ranks(model):
+        raise no_embeddings(model)
+    if kind in {Kind.EMBED, Kind.RERANK}:
         return result
     if embeds(model):
         raise UnsupportedError(f'"{model.name}" does not support {_VERBS[kind]}', hint="it gives embeddings only")
@@ -54,6 +59,12 @@ def served_name(model: Model) -> str:
 def embeds(model: Model) -> bool:
     """Whether the model is run for embeddings, and for nothing else."""
     return Capability.EMBEDDING in model.capabilities and Capability.COMPLETION not in model.capabilities
+
+
+def ranks(model: Model) -> bool:
+    """Whether it judges how well a text answers a query (a cross-encoder): such a model gives no vectors."""
+    pooling = next((n for key, n in model.info.items() if key.endswith(".pooling_type")), None)
+    return embeds(model) and (pooling == _RANK or model.architecture.endswith("ForSequenceClassification"))
 
 
 def context(model: Model, settings: Settings) -> int:

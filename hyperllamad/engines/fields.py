@@ -108,6 +108,12 @@ def _stop(name: str, value: Any) -> list[str]:
     return [text for text in texts if text]
 
 
+def _texts(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise _wrong(name, "a list of at least one text")
+    return value
+
+
 def _ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
 
@@ -217,4 +223,5 @@ _FIELDS: dict[Kind, dict[str, Check]] = {
     },
     Kind.COMPLETION: _SAMPLING | {"prompt": _prompt, "suffix": _text, "echo": _flag, "logprobs": _logprobs},
     Kind.EMBED: {"input": _prompt, "encoding_format": _encoding},
+    Kind.RERANK: {"query": _text, "documents": _texts},
 }

@@ -99,6 +99,7 @@ class LlamaCpp:
     formats = frozenset({Format.GGUF})
     trims_stops = True
     unit_vectors = True
+    bounded_scores = False
     overflow = r"(?:request \((\d+) tokens\) )?exceeds the available context size"
     vital = ""
     version = "2026.10.11549"
@@ -109,7 +110,7 @@ class LlamaCpp:
             self_test=("-c", "import xllamacpp; xllamacpp.CommonParams(); xllamacpp.Server"),
         )
     }
-    probe = Probe(extra={"tokenize": "/tokenize", "apply_template": "/apply-template"})
+    probe = Probe(extra={"tokenize": "/tokenize", "detokenize": "/detokenize", "apply_template": "/apply-template"})
 
     def refusal(self, model: Model, home: Home) -> str:  # noqa: ARG002
         return "" if model.format in self.formats else "it reads GGUF files only"
@@ -131,7 +132,8 @@ class LlamaCpp:
         argv += ["--jinja", "--metrics"]
         if bodies.embeds(model):  # a text is computed in one batch, so a batch must hold the longest
             longest = str(bodies.context(model, settings))
-            argv += ["--embeddings", "--batch-size", longest, "--ubatch-size", longest]
+            purpose = "--reranking" if bodies.ranks(model) else "--embeddings"
+            argv += [purpose, "--batch-size", longest, "--ubatch-size", longest]
         env = _system_environment(place) if system else python_engine(home, place)
         if not system:
             argv += ["--cache-ram", PROMPT_CACHE]

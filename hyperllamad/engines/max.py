@@ -136,6 +136,7 @@ class Max:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
     unit_vectors = False  # their length grows with the text's
+    bounded_scores = True
     overflow = r"Prompt is too long: (\d+) tokens"
     vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise
     version = "26.7.0"
@@ -196,6 +197,8 @@ class Max:
         return next((phase for text, phase in _PHASES if text in line), "")
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        if kind is Kind.RERANK:
+            raise UnsupportedError("MAX does not rank documents", hint="run the model on llama.cpp or vLLM, which do")
         if kind is Kind.EMBED and not bodies.embeds(model):
             raise bodies.no_embeddings(model)
         ways = families.find(model)

@@ -131,6 +131,7 @@ class Vllm:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
     unit_vectors = True
+    bounded_scores = True
     overflow = r"maximum context length is \d+ tokens|longer than the maximum model length"
     vital = r"^VLLM::"  # EngineCore and workers name themselves so
     version = "0.32.0"
@@ -152,7 +153,7 @@ class Vllm:
         ),
     }
     probe = Probe(
-        extra={"tokenize": "/tokenize"},
+        extra={"tokenize": "/tokenize", "detokenize": "/detokenize"},
         sleep=slumber.PATHS[0],
         wake=slumber.PATHS[1],
         before_sleep=("/collective_rpc", slumber.PIN),
@@ -238,7 +239,7 @@ def _bfloat16(model: Model, place: Place) -> bool:
 def _purpose(model: Model, settings: Settings) -> list[str]:
     """What the model is run for: vectors, or texts with or without tool calls and reasoning in them."""
     if bodies.embeds(model):
-        return ["--runner", "pooling", "--convert", "embed"]
+        return ["--runner", "pooling", "--convert", "classify" if bodies.ranks(model) else "embed"]
     argv: list[str] = []
     if parser := _parser(model, "tool-call", settings):
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]

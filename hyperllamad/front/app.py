@@ -25,10 +25,12 @@ from hyperllamad.front.ollama_account import OllamaAccountRoutes
 from hyperllamad.front.ollama_embed import OllamaEmbedRoutes
 from hyperllamad.front.ollama_models import OllamaModelRoutes
 from hyperllamad.front.ollama_store import OllamaStoreRoutes
+from hyperllamad.front.ollama_tokens import OllamaTokenRoutes
 from hyperllamad.front.openai import OpenAIRoutes
 from hyperllamad.front.openai_models import OpenAIModelRoutes
 from hyperllamad.front.ports import Services
 from hyperllamad.front.request_scope import RequestScope, record
+from hyperllamad.front.rerank import RerankRoutes
 from hyperllamad.front.responses import ResponsesRoutes
 from hyperllamad.front.routing import Routes
 
@@ -82,9 +84,11 @@ def quart_app(services: Services) -> Quart:
         OllamaModelRoutes,
         OllamaStoreRoutes,
         OllamaEmbedRoutes,
+        OllamaTokenRoutes,
         OllamaAccountRoutes,
         OpenAIRoutes,
         OpenAIModelRoutes,
+        RerankRoutes,
         ResponsesRoutes,
         AnthropicRoutes,
     ):

@@ -81,7 +81,7 @@ async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncE
     thinks = thinking.wanted(body)
     body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
-    response, work = await _begin(upstream, kind, body, held)
+    response, work = await _begin(upstream, kind.value, body, held)
     filters: list[Filter] = []
     if not upstream.engine.trims_stops and (stops := body.get("stop")):
         filters.append(StopFilter(stops))
@@ -92,7 +92,12 @@ async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncE
 
 async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> bytes:
     """The body of an answer that is no stream; otherwise like `ask`."""
-    response, work = await _begin(upstream, kind, _body(upstream, kind, body), held)
+    return await ask_path(upstream, kind.value, _body(upstream, kind, body), held)
+
+
+async def ask_path(upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack) -> bytes:
+    """The same of a route that is the engine's own (Probe.extra): nothing repairs `body` on the way."""
+    response, work = await _begin(upstream, path, body | {"model": upstream.name}, held)
     try:
         whole = await response.read()
     except _LOST as lost:
@@ -107,13 +112,13 @@ def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any
 
 
 async def _begin(
-    upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack
+    upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack
 ) -> tuple[aiohttp.ClientResponse, Work]:
     payload = msgspec.json.encode(body)
     work = upstream.begin(len(payload))
     held.callback(work.end)
     work.waiting = True
-    response = await _post(upstream, kind.value, payload)
+    response = await _post(upstream, path, payload)
     held.callback(response.close)
     if response.status != 200:
         raise await _refusal(upstream, response)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import anyio
@@ -14,7 +15,7 @@ import msgspec
 
 from hyperllamad.core import progress
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.core.models import Kind
+from hyperllamad.core.models import Kind, Model
 from hyperllamad.core.progress import Limits
 from hyperllamad.engines import bodies
 from hyperllamad.supervision.upstream import BASE, Connector, Upstream, open_session
@@ -63,10 +64,18 @@ async def is_well(session: aiohttp.ClientSession, path: str, patience: float) ->
         return False
 
 
+def _least(model: Model) -> tuple[Kind, dict[str, Any]]:
+    """The least that can be asked of a model."""
+    if bodies.ranks(model):
+        return Kind.RERANK, {"query": "1", "documents": ["1"]}
+    if bodies.embeds(model):
+        return Kind.EMBED, {"input": "1"}
+    return Kind.COMPLETION, {"prompt": "1", "max_tokens": 1, "temperature": 0.0}
+
+
 async def one_token(upstream: Upstream) -> Answer:
     """Ask for a single token, however long it takes; it counts as a request like any other."""
-    kind = Kind.EMBED if bodies.embeds(upstream.model) else Kind.COMPLETION
-    asked = {"input": "1"} if kind is Kind.EMBED else {"prompt": "1", "max_tokens": 1, "temperature": 0.0}
+    kind, asked = _least(upstream.model)
     try:
         body = upstream.engine.body(kind, asked, upstream.model, upstream.settings) | {"model": upstream.name}
     except HyperLlamaError:

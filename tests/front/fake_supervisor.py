@@ -58,6 +58,7 @@ class FakeEngine:
     title = "Scripted"
     formats = frozenset(Format)
     trims_stops = True
+    bounded_scores = False
     overflow = r"(?:(\d+) tokens are )?too long"
     vital = ""
     version = "1"

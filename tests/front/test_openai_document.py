@@ -9,6 +9,7 @@ import pytest
 from hyperllamad.front.anthropic_requests import MESSAGES
 from hyperllamad.front.body import Shape
 from hyperllamad.front.openai_requests import CHAT, COMPLETION, EMBEDDING
+from hyperllamad.front.rerank import RERANK
 from hyperllamad.front.responses_requests import RESPONSES
 
 PAGE = (Path(__file__).parents[2] / "docs/compatibility.md").read_text()
@@ -18,6 +19,7 @@ ROUTES = {
     "POST /v1/completions": COMPLETION,
     "POST /v1/embeddings": EMBEDDING,
     "POST /v1/responses": RESPONSES,
+    "POST /v1/rerank": RERANK,
     "POST /v1/messages": MESSAGES,
 }
 

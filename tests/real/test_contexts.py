@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from tests.daemon import Daemon, daemon, eventually
-from tests.real.conftest import PARIS, demo_model
+from tests.real.conftest import MODEL, PARIS, demo_model
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
-NAME = "demo-llama_cpp"
 CONTEXT = 256
 SYSTEM, QUESTION = PARIS
 TALK = [SYSTEM, *({"role": role, "content": "word " * 40} for _ in range(6) for role in ("user", "assistant"))]
@@ -23,13 +22,13 @@ TALK = [SYSTEM, *({"role": role, "content": "word " * 40} for _ in range(6) for 
 @pytest.fixture(scope="module", params=[False, True], ids=["fixed", "growing"])
 def small(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     main = f"[models]\ngrow_context = {str(request.param).lower()}\n"
-    with daemon({NAME: {**demo_model("llama_cpp"), "context": CONTEXT}}, main=main) as running:
+    with daemon({MODEL: {**demo_model("llama_cpp"), "context": CONTEXT}}, main=main) as running:
         yield running
 
 
 def chat(running: Daemon, **more: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The answer, and the headers by their lower-case names."""
-    body = {"model": NAME, "messages": [*TALK, QUESTION], "stream": False, **more}
+    body = {"model": MODEL, "messages": [*TALK, QUESTION], "stream": False, **more}
     body["options"] = {"temperature": 0, "num_predict": 16, **more.get("options", {})}
     with urllib.request.urlopen(f"{running.url}/api/chat", json.dumps(body).encode()) as reply:
         return json.load(reply), {name.lower(): value for name, value in reply.headers.items()}
@@ -52,7 +51,7 @@ def test_a_larger_num_ctx(small: Daemon) -> None:
     assert "Paris" in reply["message"]["content"]
     if not growing:
         assert headers["x-hyperllama-num-ctx"] == f"asked=2048, context={CONTEXT}"
-        assert small.row(NAME)["context"] == CONTEXT
+        assert small.row(MODEL)["context"] == CONTEXT
         return
     assert not {"x-hyperllama-num-ctx", "x-hyperllama-truncated"} & headers.keys()
     assert reply["prompt_eval_count"] > CONTEXT

@@ -45,6 +45,7 @@ class FakeEngine:
     title = "Fake"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    bounded_scores = True
     overflow = "too long"
     vital = "--worker"
     version = "1.0"

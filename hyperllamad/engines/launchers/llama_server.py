@@ -32,6 +32,7 @@ FLAGS = {
     "--jinja": ("use_jinja", True),
     "--metrics": ("endpoint_metrics", True),
     "--embeddings": ("embedding", True),
+    "--reranking": ("embedding", True),  # and the pooling, see _apply
     "--context-shift": ("ctx_shift", True),
     "--no-warmup": ("warmup", False),
     "--swa-full": ("swa_full", True),
@@ -86,6 +87,8 @@ def _apply(params: Any, arguments: argparse.Namespace) -> None:
     for flag, (name, value) in FLAGS.items():
         if _stated(arguments, flag):
             setattr(params, name, value)
+    if arguments.reranking:
+        params.pooling_type = type(params.pooling_type).LLAMA_POOLING_TYPE_RANK
 
 
 def _stated(arguments: argparse.Namespace, option: str) -> Any:
