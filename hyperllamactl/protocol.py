@@ -69,11 +69,13 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     name: str
     id: str  # the first 12 hex digits of the digest
     engine: str
-    state: str  # waiting (for room), starting, ready, draining, stopping, backoff (crashed), failed
+    state: str  # waiting (for room), starting, ready, settling, sleeping, asleep, waking, draining, stopping, ...
     phase: str = ""  # of loading: starting, weights, compiling, warming
     phases: dict[str, float] = {}  # seconds each phase of its load took
     size: int = 0  # memory in use
     size_gpu: int = 0  # the part of it on GPUs
+    gpus: list[int] = []  # the driver's numbers of those it lies on
+    reserved: int = 0  # memory it may take; 0 = nobody counts
     processor: str = ""  # 100% CPU, 100% GPU, or both shares
     context: int = 0  # tokens per request
     parallel: int = 0  # requests the engine answers at once

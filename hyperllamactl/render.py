@@ -143,7 +143,7 @@ def state(name: str, phase: str) -> str:
 def _until(row: InstanceRow, now: float) -> str:
     if row.state in {"draining", "stopping"}:
         return "Stopping..."
-    if row.state != "ready":
+    if row.state not in {"ready", "asleep"}:
         return "-"
     if row.until is None:
         return "Forever"

@@ -68,6 +68,25 @@ class FleetTable(_Table, frozen=True, kw_only=True):
     stop_timeout: str = "10s"
     restart_budget: int = 3
     preload: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    memory: str = ""
+    gpu_overhead: str = ""
+    sleep_memory: str = ""
+    spread: bool = False
+
+    @property
+    def memory_bytes(self) -> int:
+        """Host memory for models in it; 0 = what there is."""
+        return parse_size(self.memory) if self.memory else 0
+
+    @property
+    def gpu_overhead_bytes(self) -> int:
+        return parse_size(self.gpu_overhead) if self.gpu_overhead else 0
+
+    @property
+    def sleep_memory_bytes(self) -> int | None:
+        """Host memory for the weights of models asleep; None = half of what there is."""
+        return parse_size(self.sleep_memory) if self.sleep_memory else None
 
     @property
     def keep_alive_seconds(self) -> float:
@@ -303,6 +322,8 @@ def _with_environment(file: _File, environ: Mapping[str, str]) -> _File:
         max_loaded_models=number("OLLAMA_MAX_LOADED_MODELS", fleet.max_loaded_models),
         max_queue=number("OLLAMA_MAX_QUEUE", fleet.max_queue),
         load_timeout=_environment_duration(text("OLLAMA_LOAD_TIMEOUT"), fleet.load_timeout),
+        gpu_overhead=str(number("OLLAMA_GPU_OVERHEAD", 0) or fleet.gpu_overhead),
+        spread=fleet.spread or text("OLLAMA_SCHED_SPREAD").lower() not in {"", "0", "f", "false"},
     )
     models = msgspec.structs.replace(
         models,
@@ -398,6 +419,9 @@ def _check_values(config: Config, main: Path) -> None:
         (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
         (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
+        (main, "fleet.memory", lambda: config.fleet.memory_bytes),
+        (main, "fleet.gpu_overhead", lambda: config.fleet.gpu_overhead_bytes),
+        (main, "fleet.sleep_memory", lambda: config.fleet.sleep_memory_bytes),
     ]
     for name, table in config.engine.items():
         file = config.paths.config / "engines.d" / f"{name}.toml"

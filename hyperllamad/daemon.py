@@ -39,6 +39,7 @@ from hyperllamad.store.library import Library
 from hyperllamad.store.picking import Picker
 from hyperllamad.supervision import machine
 from hyperllamad.supervision.gpus import GpuReader
+from hyperllamad.supervision.meter import Meter
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.telemetry import Metrics, Notifier, fields
 
@@ -65,9 +66,11 @@ async def main(config: Config, demo: str = "", *, prepare_only: bool = False) ->
 async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
-    look = partial(machine.read, GpuReader())
+    gpus = GpuReader()
+    look = partial(machine.read, gpus)
     library = Library(config, shortnames.load(config.paths.config), picker=Picker(look, homes.kinds))
-    supervisor = Supervisor(config, homes)
+    meter = Meter(gpus, host_limit=config.fleet.memory_bytes)
+    supervisor = Supervisor(config, homes, meter=meter)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = opened.url

@@ -42,6 +42,22 @@ def test_xdg_directories_are_used(tmp_path: Path) -> None:
     assert (loaded.paths.runtime, loaded.paths.state) == (Path("/r/hyperllama"), Path("/s/hyperllama"))
 
 
+def test_memory_is_stated_as_sizes_or_left_to_the_machine(tmp_path: Path) -> None:
+    assert config.load(tmp_path, {"HOME": "/h"}).fleet.sleep_memory_bytes is None
+    text = '[fleet]\nmemory = "2GiB"\ngpu_overhead = "1GB"\nsleep_memory = "0"\nspread = true\npinned = ["a", "b:3b"]\n'
+    fleet = config.load(write(tmp_path, text), {"HOME": "/h"}).fleet
+    assert (fleet.memory_bytes, fleet.gpu_overhead_bytes, fleet.sleep_memory_bytes) == (2 << 30, 10**9, 0)
+    assert (fleet.spread, fleet.pinned) == (True, ("a", "b:3b"))
+
+
+def test_ollamas_words_for_gpus_keep_their_meaning(tmp_path: Path) -> None:
+    set_by_user = {"HOME": "/h", "OLLAMA_GPU_OVERHEAD": "1073741824", "OLLAMA_SCHED_SPREAD": "1"}
+    fleet = config.load(tmp_path, set_by_user).fleet
+    assert (fleet.gpu_overhead_bytes, fleet.spread) == (1 << 30, True)
+    fleet = config.load(tmp_path, {"HOME": "/h", "OLLAMA_GPU_OVERHEAD": "much", "OLLAMA_SCHED_SPREAD": "0"}).fleet
+    assert (fleet.gpu_overhead_bytes, fleet.spread) == (0, False)
+
+
 def test_the_shipped_file_names_every_key_with_its_default() -> None:
     text = (SHIPPED / "hyperllamad.toml").read_text()
     stated = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))

@@ -13,7 +13,7 @@ from hyperllamad.engines.base import Engine, Home
 from hyperllamad.supervision import rows
 
 ID_DIGITS = 12  # of a digest, as Ollama shows it
-_HAS_AN_END = {State.READY, State.DRAINING, State.STOPPING}
+_HAS_AN_END = {State.READY, State.ASLEEP, State.DRAINING, State.STOPPING}
 
 
 def instance(row: rows.Row) -> InstanceRow:
@@ -26,6 +26,9 @@ def instance(row: rows.Row) -> InstanceRow:
         phase=row.phase,
         phases={name: round(seconds, 2) for name, seconds in row.phases.items()},
         size=row.size,
+        size_gpu=row.size_gpu,
+        gpus=list(row.gpus),
+        reserved=row.reserved,
         processor=row.processor,
         context=row.context,
         parallel=row.parallel,

@@ -53,12 +53,17 @@ class Admission:
         if slot.state in {State.GONE, State.FAILED}:
             self.ledger.end(slot.reservation, now)
             slot.reservation = None
-            self.needs_measure = self.needs_measure or any(other.promised for other in self._slots.values())
-        elif slot.state is State.ASLEEP and not slot.rehearsing:
+            self._look_for_the_promised()
+        elif slot.state is State.ASLEEP:
             slot.reservation.left = slot.terms.need.asleep
-            self.needs_measure = self.needs_measure or any(other.promised for other in self._slots.values())
+            self._look_for_the_promised()
         elif slot.state is State.WAKING:
             slot.reservation.left = None
+
+    def _look_for_the_promised(self) -> None:
+        """Memory was given up: who has a promise may start once it is measured free."""
+        if self._rules.measured and any(slot.promised for slot in self._slots.values()):
+            self.needs_measure = True
 
     # -- a newcomer ------------------------------------------------------------------------------------------------
 
@@ -148,11 +153,6 @@ class Admission:
     def sleep_memory(self) -> int:
         """Host memory that is left for the weights of those who sleep."""
         return self._rules.sleep_memory - sum(slot.host_taken for slot in self._slots.values())
-
-    def may_rehearse(self, slot: Slot) -> bool:
-        """Only where there are others to make room for: a model that is alone need not sleep."""
-        fits = slot.host_memory(1) <= self.sleep_memory() or slot.levels[:1] != (1,)
-        return len(self._slots) > 1 and bool(slot.levels) and fits
 
 
 def _evictable(slot: Slot, older: Collection[Key], now: float) -> bool:

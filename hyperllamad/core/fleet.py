@@ -18,7 +18,7 @@ from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, No
 from hyperllamad.core.instance import Effect, Fact, Order, State
 from hyperllamad.core.journal import Journal
 from hyperllamad.core.ledger import Measured
-from hyperllamad.core.models import NO_TERMS, Key, Terms
+from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
 from hyperllamad.core.patience import Patience
 from hyperllamad.core.placement import STOP, Answer, Never, Placed, Question, Waits, decide
 from hyperllamad.core.queue import Queue, Wish, yields
@@ -137,8 +137,6 @@ class Fleet:
             times.append(self._queue.slot_opens(slot.key) if waits else slot.expiry())
             if slot.protected_until is not None:
                 times.append(slot.protected_until)
-            if not waits and self._admission.may_rehearse(slot):
-                times.append(slot.rehearsal())
         soonest = min(times, default=math.inf)
         return None if soonest == math.inf else soonest
 
@@ -193,6 +191,11 @@ class Fleet:
     def views(self, now: float) -> tuple[View, ...]:
         """Every instance, in the order in which they were made."""
         return tuple(slot.view(now, self._queue.clients(key)) for key, slot in self._slots.items())
+
+    def placement(self, key: Key) -> Placement | None:
+        """Where an instance lies or will lie."""
+        slot = self._slots.get(key)
+        return None if slot is None else slot.placement
 
     def records(self) -> list[Record]:
         """Every decision since the last call."""
@@ -255,8 +258,6 @@ class Fleet:
                 if slot.state is not State.WAITING:
                     self._journal.tell("unloaded", slot.key, "its keep-alive is over", now)
                 out += self._apply(slot, Order.STOP, now)
-            elif slot.rehearsal() <= now and self._admission.may_rehearse(slot):
-                out += self._rehearse(slot, now)
         return out
 
     def _place(self, now: float) -> list[Action]:
@@ -350,14 +351,6 @@ class Fleet:
         slot.called = slot.state is State.ASLEEP
         return []
 
-    # -- sleep paid in advance -------------------------------------------------------------------------------------
-
-    def _rehearse(self, slot: Slot, now: float) -> list[Action]:
-        """Have it sleep once while nobody waits: the first time takes seconds, the later ones do not."""
-        self._journal.tell("slept", slot.key, "for the first time, which is slow, and nobody waits for it now", now)
-        slot.sleeps_at(slot.levels[0], rehearsing=True)
-        return self._apply(slot, Order.SLEEP, now)
-
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _apply(
@@ -380,9 +373,6 @@ class Fleet:
             del self._slots[slot.key]
         out: list[Action] = [] if slot.state is before else [Changed(slot.key, slot.state)]
         out += [Do(slot.key, effect, slot.level if effect is Effect.SLEEP else 0) for effect in effects]
-        if slot.state is State.ASLEEP and slot.rehearsing:
-            slot.rehearsing = False
-            out += self._apply(slot, Order.WAKE, now)
         return out
 
     def _explain(self, slot: Slot, before: State, now: float) -> None:

@@ -15,7 +15,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # back-off after a crash: doubles from t
 FAILURE_HELD = 5.0  # how long a failure answers for new requests too, before one of them starts it again
 CRASHES_FORGOTTEN = 600.0  # of being READY
 SWAP_TIMEOUT = 60.0  # to fall asleep or to wake: the first sleep pins host memory, which takes ten seconds
-REHEARSAL_QUIET = 3.0  # of nobody using it, before an instance sleeps for the first time without need
 TENURE = 10.0  # at least, that an instance serves requests older than a newcomer's before it must leave
 SHORTEST = 0.1  # a deadline of zero would be due the moment it is made, again and again
 

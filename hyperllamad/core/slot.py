@@ -15,7 +15,7 @@ from hyperllamad.core.errors import HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import HOLDS_PLACE, Effect, Fact, Instance, Order, State
 from hyperllamad.core.ledger import Reservation
 from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
-from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, REHEARSAL_QUIET, TENURE, Patience
+from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, TENURE, Patience
 from hyperllamad.core.placement import Tenant
 
 _ARRIVING = frozenset({State.WAITING, State.STARTING})
@@ -44,8 +44,6 @@ class Slot:
     called: bool = False  # ASLEEP only: it has the promise of a place to wake in
     level: int = 0  # of the sleep it was last told to
     host_taken: int = 0  # host memory that its weights take, or took and were not given back
-    slept: bool = False  # once, so that the next time is quick
-    rehearsing: bool = False  # it sleeps only to have done it once
     protected_until: float | None = None  # from eviction, while requests older than the newcomer's wait for it
 
     @property
@@ -136,19 +134,19 @@ class Slot:
         """At which it could sleep."""
         return self.terms.sleep_levels
 
-    def sleeps_at(self, level: int, *, rehearsing: bool = False) -> None:
+    def sleeps_at(self, level: int) -> None:
         """It is about to be told to."""
-        self.level, self.rehearsing = level, rehearsing
+        self.level = level
         if level == 1:
             self.host_taken = self.terms.need.weights
 
-    def host_memory(self, level: int) -> int:
-        """Host memory that sleeping at that level would take in addition."""
-        return self.terms.need.weights - self.host_taken if level == 1 else 0
+    def host_memory(self) -> int:
+        """Host memory that sleeping at level 1 would take in addition."""
+        return self.terms.need.weights - self.host_taken
 
     def tenant(self, *, evictable: bool) -> Tenant:
         """As placement sees it: what it will hold once all that is under way is done."""
-        leaves = self.instance.leaving and not self.rehearsing
+        leaves = self.instance.leaving
         sleeps = self.state in {State.SETTLING, State.SLEEPING}
         holds: dict[str, int] = {}
         for share in self.placement.shares if self.placement else ():
@@ -168,17 +166,12 @@ class Slot:
             last_used=self.last_used,
             levels=self.levels if self.state is State.READY else (),
             asleep=self.terms.need.asleep,
-            weights=self.host_memory(1),
+            weights=self.host_memory(),
             load_seconds=self.terms.load_seconds,
             wake_seconds=self.terms.wake_seconds,
         )
 
     # -- times that others ask for ---------------------------------------------------------------------------------
-
-    def rehearsal(self) -> float:
-        """When it is to sleep for the first time, which is slow, although nobody needs its room; inf = not at all."""
-        idle = self.state is State.READY and not self.instance.leases
-        return self.last_used + REHEARSAL_QUIET if idle and self.levels and not self.slept else math.inf
 
     def tenure_ends(self) -> float:
         """Until when requests that wait for it keep it from being sent away for younger ones; inf = always."""
@@ -215,11 +208,10 @@ class Slot:
             self.deadline = self.patience.deadline(after, now)
         if after.state is not before.state:
             self.since = now
-            self.slept = self.slept or after.state is State.ASLEEP
             if after.state is not State.ASLEEP:
                 self.called = False
             if after.state in _CHILDLESS:
-                self.host_taken, self.slept, self.rehearsing = 0, False, False
+                self.host_taken = 0
             if after.state is State.WAITING:  # a failed one is made new
                 self.last_used, self.error, self.expires_at = now, None, None
             elif after.state is State.READY:

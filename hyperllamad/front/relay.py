@@ -48,9 +48,15 @@ async def lease(services: Services, model: Model, keep_alive: float | None) -> U
     The release is registered before the wait: a client may hang up between the grant and our waking up.
     """
     request_scope.admit()
-    wish = services.supervisor.lease(model, keep_alive=keep_alive)
+    told = request_scope.record()
+    wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client)
     request_scope.held().callback(wish.release)
-    upstream = await wish.granted()
+    try:
+        upstream = await wish.granted()
+    except HyperLlamaError as refusal:
+        if refusal.retry_after is not None:
+            told.headers["Retry-After"] = str(refusal.retry_after)
+        raise
     request_scope.record().engine = upstream.settings.engine
     return upstream
 

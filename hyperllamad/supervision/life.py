@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.abc
@@ -19,7 +19,7 @@ import anyio.abc
 from hyperllamad.config import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
-from hyperllamad.core.models import Limits
+from hyperllamad.core.models import Limits, Placement
 from hyperllamad.engines.base import Host, Launch, Place
 from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
 from hyperllamad.supervision.cgroups import Deaths, Delegation
@@ -63,12 +63,17 @@ class Life:
         *,
         delegation: Delegation | None = None,
         spares: Spares,
+        room: Placement | None = None,
         report: Callable[[Fact, HyperLlamaError | None], None],
         progressed: Callable[[], None],
         ended: Callable[[End], None],
     ) -> None:
-        """`ended` is called, once, the moment nobody is left; run() may go on for a while to clean up."""
+        """`room` is the memory it may take; None = nobody counts it.
+
+        `ended` is called, once, the moment nobody is left; run() may go on for a while to clean up.
+        """
         self.plan = plan
+        self.room = room
         self.phases = Phases("starting")  # of loading
         self.pid = 0  # of the engine's main process, once it runs
         self.guard = 0  # of its guard
@@ -154,7 +159,7 @@ class Life:
 
     def _launch(self, where: Place) -> Launch:
         plan = self.plan
-        return plan.engine.launch(plan.model, plan.settings, plan.home, where)
+        return plan.engine.launch(plan.model, plan.settings, plan.home, replace(where, room=self.room))
 
     async def _live(self, where: Place, spare: Spare | None) -> None:
         try:

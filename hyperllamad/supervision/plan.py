@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperllamad.config import Config
-from hyperllamad.core.models import Key, Model, Settings, key_of
+from hyperllamad.core.models import Device, Key, Model, Settings, Terms, key_of
+from hyperllamad.core.names import ModelName
 from hyperllamad.engines import base, choose, host
 from hyperllamad.engines.base import Engine, Home
 from hyperllamad.engines.homes import Homes
 
 DEVICES = Path("/dev")
 DEFAULT_CONTEXT = 4096  # tokens; more costs memory that few conversations use
+START_CPU, START_GPU = 2.0, 60.0  # seconds that a first start is thought to take, until it is known
+LOAD_RATE = 500e6  # bytes of weights per second, likewise
 PARALLEL = {"llama_cpp": 4}  # each slot takes its share of the context, so few
 PARALLEL_OTHERS = {"cpu": 8, "cuda": 256}  # by device: engines that batch as requests come
 
@@ -27,6 +30,20 @@ class Plan:
     settings: Settings
     home: Home
     engine: Engine
+    pinned: bool = False
+
+    def terms(self, device: Device) -> Terms:
+        """What the fleet must know of it, by the engine's own estimate; `device` is one like those it will lie on."""
+        settings, model = self.settings, self.model
+        gpu = settings.device == "cuda"
+        return Terms(
+            need=self.engine.need(model, settings, self.home, device),
+            gpu=gpu,
+            parallel=settings.parallel,
+            sleep_levels=self.engine.sleep_levels(model, settings, self.home),
+            pinned=self.pinned,
+            load_seconds=(START_GPU if gpu else START_CPU) + model.size / LOAD_RATE,
+        )
 
 
 class Planner:
@@ -36,6 +53,7 @@ class Planner:
         self._config = config
         self._homes = homes
         self._device = host.device()
+        self._pinned = frozenset(ModelName.parse(name).key for name in config.fleet.pinned)
         self._grown: dict[str, int] = {}  # digest -> tokens of context that requests asked for
 
     def plan(self, model: Model) -> Plan:
@@ -45,7 +63,8 @@ class Planner:
         grown = min(self._grown.get(model.digest, 0), model.context_length or sys.maxsize)
         if grown > settings.context:
             settings = replace(settings, context=grown)
-        return Plan(key_of(model, settings), model, settings, home, base.load(home.engine))
+        pinned = model.name.key in self._pinned
+        return Plan(key_of(model, settings), model, settings, home, base.load(home.engine), pinned)
 
     def grow(self, model: Model, context: int) -> None:
         """Plan at least so many tokens of context for the model's weights from now on; 0 = as configured."""

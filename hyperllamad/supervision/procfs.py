@@ -128,6 +128,13 @@ def resident(pids: Iterable[int]) -> int:
     return anonymous + file_backed + shared
 
 
+def unreclaimable(pids: Iterable[int]) -> int:
+    """Bytes of it that the kernel cannot take back: those it counts as not available, unlike pages of mapped files."""
+    found = [_memory_fields(pid) for pid in pids]
+    shared = max((fields.get(b"RssShmem", 0) for fields in found), default=0)
+    return sum(fields.get(b"RssAnon", 0) for fields in found) + shared
+
+
 def _memory_fields(pid: int) -> dict[bytes, int]:
     try:
         lines = (PROC / str(pid) / "status").read_bytes().splitlines()

@@ -29,7 +29,10 @@ class Row:
     phase: str  # of loading: starting, weights, compiling, warming; "" otherwise
     elapsed: float  # seconds of loading so far; 0 otherwise
     phases: Mapping[str, float]  # seconds each phase of its load took, or has taken so far
-    size: int  # memory of its processes
+    size: int  # memory of its processes, on GPUs too
+    size_gpu: int  # the part of it on GPUs, as last measured
+    gpus: tuple[int, ...]  # the driver's numbers of those it lies on
+    reserved: int  # memory it may take; 0 = nobody counts
     processor: str  # "100% CPU", "100% GPU"
     context: int
     parallel: int
@@ -72,9 +75,11 @@ class MemoryMeter:
         return self._sizes
 
 
-def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> Row:
-    """`now` is the clock of the view."""
+def row(view: View, plan: Plan, life: Life | None, *, size: int, size_gpu: int, now: float) -> Row:
+    """`now` is the clock of the view; `size` is that of host memory."""
     loading = life is not None and view.state is State.STARTING
+    waking = view.state is State.WAKING
+    shares = view.placement.shares if view.placement is not None else ()
     unix = time.time() - now  # what to add to a time of the fleet
     expires_at = now + view.keep_alive if view.expires_at is None else view.expires_at
     return Row(
@@ -84,10 +89,13 @@ def row(view: View, plan: Plan, life: Life | None, *, size: int, now: float) -> 
         engine=plan.engine.name,
         home=plan.home.id,
         state=view.state,
-        phase=life.phase if life is not None and loading else "",
-        elapsed=life.elapsed if life is not None and loading else 0.0,
+        phase="waking" if waking else life.phase if life is not None and loading else "",
+        elapsed=now - view.since if waking else life.elapsed if life is not None and loading else 0.0,
         phases=life.phases.took if life is not None else {},
-        size=size,
+        size=size + size_gpu,
+        size_gpu=size_gpu,
+        gpus=tuple(share.index for share in shares if share.index >= 0),
+        reserved=sum(share.bytes for share in shares),
         processor="100% GPU" if plan.settings.device == "cuda" else "100% CPU",
         context=plan.settings.context,
         parallel=plan.settings.parallel,

@@ -19,19 +19,24 @@ import anyio.abc
 
 from hyperllamad.config import Config
 from hyperllamad.core.errors import HyperLlamaError, NoEngineError
-from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse
+from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, Rules
 from hyperllamad.core.instance import Effect, Fact, State
-from hyperllamad.core.models import Key, Model, Settings
+from hyperllamad.core.models import HOST, Key, Model, Placement, Settings, Terms
 from hyperllamad.core.names import ModelName
+from hyperllamad.core.placement import Answer, Question
 from hyperllamad.engines import host
 from hyperllamad.engines.homes import Homes
-from hyperllamad.supervision import cgroups, orphans, rows
+from hyperllamad.supervision import cgroups, memory, orphans, rows
+from hyperllamad.supervision.accounts import Accounts
 from hyperllamad.supervision.broadcast import Broadcast, Watch
 from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.child import LAST_WAIT
+from hyperllamad.supervision.events import Events
+from hyperllamad.supervision.learned import Learned
 from hyperllamad.supervision.lease import Lease
 from hyperllamad.supervision.life import End, Life
 from hyperllamad.supervision.logs import LogBook, Ring
+from hyperllamad.supervision.meter import Meter
 from hyperllamad.supervision.plan import Plan, Planner, models_at_once
 from hyperllamad.supervision.probe import NORMAL, Pace
 from hyperllamad.supervision.rows import Change, Row
@@ -40,14 +45,25 @@ from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
 
+MEASURE_PAUSE = 0.2  # seconds between two measurements, while somebody waits for memory
+
 
 class Supervisor:
     """run() in a task group first; everything else may be called while it runs."""
 
     def __init__(
-        self, config: Config, homes: Homes, clock: Callable[[], float] = time.monotonic, *, pace: Pace = NORMAL
+        self,
+        config: Config,
+        homes: Homes,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        pace: Pace = NORMAL,
+        meter: Meter | None = None,
     ) -> None:
-        """`clock` gives seconds that never go back; `pace` is how often engines are probed."""
+        """`clock` gives seconds that never go back; `pace` is how often engines are probed.
+
+        Without a `meter` nobody counts memory: models are limited by number alone.
+        """
         self._config = config
         self._clock = clock
         self._pace = pace
@@ -63,7 +79,12 @@ class Supervisor:
             stop_timeout=self._stop_timeout,
             drain_timeout=math.inf,  # an answer is not cut off because others wait; at shutdown run() does
             restart_budget=config.fleet.restart_budget,
+            rules=_rules(config, measured=meter is not None),
         )
+        self._accounts = Accounts(meter, Learned(config.paths.state / "learned.json"))
+        self._events = Events()
+        self._measuring = False
+        self._measured_at = -math.inf
         self._numbers = itertools.count(1)
         self._leases: dict[int, Lease] = {}  # those not yet answered
         self._plans: dict[Key, Plan] = {}  # of every instance, and of every lease not yet answered
@@ -85,9 +106,10 @@ class Supervisor:
         """How the model would be run now.  Raises NoEngineError."""
         return self._planner.plan(model).settings
 
-    def lease(self, model: Model, *, keep_alive: float | None = None) -> Lease:
+    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "", weight: float = 1.0) -> Lease:
         """Ask for a ready engine; `keep_alive` in seconds replaces the configured one.  Raises NoEngineError.
 
+        Requests of one `client` take turns with those of others; with a `weight` of 2 it gets twice as many turns.
         Make sure that the lease is released however the request ends, and only then wait for it.
         """
         plan = self._planner.plan(model)
@@ -97,7 +119,13 @@ class Supervisor:
             self._plans[plan.key] = plan
         if ring := self._logs.get(plan.key):
             ring.names.add(model.name.key)
-        self._feed(self._fleet.want(lease.number, plan.key, self._clock(), keep_alive=keep_alive))
+        terms = self._accounts.terms(plan)
+        now = self._clock()
+        self._feed(
+            self._fleet.want(
+                lease.number, plan.key, now, keep_alive=keep_alive, client=client, weight=weight, terms=terms
+            )
+        )
         return lease
 
     def _release(self, number: int) -> None:
@@ -170,7 +198,9 @@ class Supervisor:
         for view in self._fleet.views(now):
             life = self._lives.get(view.key)
             size = sizes.get(life.guard, 0) if life is not None else 0
-            found.append(rows.row(view, self._plans[view.key], life, size=size, now=now))
+            sizes_there = self._accounts.sizes.get(view.key, {})
+            on_gpus = sum(count for device, count in sizes_there.items() if device != HOST)
+            found.append(rows.row(view, self._plans[view.key], life, size=size, size_gpu=on_gpus, now=now))
         return tuple(found)
 
     def prepared(self) -> dict[str, int]:
@@ -178,6 +208,26 @@ class Supervisor:
         guards = self._spares.guards
         sizes = rows.MemoryMeter().sizes(list(guards.values()))
         return {home: sizes.get(guard, 0) for home, guard in guards.items()}
+
+    def plan_load(self, model: Model) -> tuple[Question, Answer, Terms]:
+        """What would be decided if the model were asked for now; changes nothing.  Raises NoEngineError."""
+        plan = self._planner.plan(model)
+        terms = self._accounts.terms(plan)
+        return *self._fleet.plan(plan.key, terms, self._clock()), terms
+
+    async def measure(self) -> None:
+        """Have memory measured now, for who wants to see what is true at this moment."""
+        if self._accounts.counted:
+            await self._measure()
+
+    @property
+    def events(self) -> Events:
+        """Every decision, the last thousand."""
+        return self._events
+
+    def name_of(self, instance: str) -> str:
+        """The model that an instance was loaded as; the instance itself where it is not known any more."""
+        return next((str(plan.model.name) for key, plan in self._plans.items() if str(key) == instance), instance)
 
     def logs(self, name: ModelName) -> Ring | None:
         """What the engine of that model printed, the last one if it has ended; None when it was never loaded."""
@@ -202,11 +252,14 @@ class Supervisor:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._keep_time)
                 self._tasks.start_soon(self._spares.run, self._delegation)
+                if self._accounts.counted:
+                    await self._measure()  # before the first request has to be placed
                 task_status.started()
                 await self._wait_over()
                 self._tasks.cancel_scope.cancel()
         finally:
             self._changes.close()
+            self._events.close()
             self._empty.set()
 
     async def _wait_over(self) -> None:
@@ -231,6 +284,18 @@ class Supervisor:
             self._feed(self._fleet.tick(self._clock()))
             self._went_round.set()
             self._went_round = anyio.Event()
+
+    async def _measure(self) -> None:
+        """Tell the fleet what memory there is; not more often than it can change anything."""
+        self._measuring = True
+        try:
+            await anyio.sleep(max(0.0, self._measured_at + MEASURE_PAUSE - self._clock()))
+            self._measured_at = self._clock()
+            guards = {key: life.guard for key, life in self._lives.items()}
+            measured = await self._accounts.read(guards, self._measured_at)
+        finally:
+            self._measuring = False
+        self._feed(self._fleet.measure(measured, self._clock()))
 
     # -- events in, actions out ------------------------------------------------------------------------------------
 
@@ -262,6 +327,16 @@ class Supervisor:
             log.info("refused: %s", why, extra=fields(model=name, requests=count))
         if self.closing or any(_may_free(action) for action in actions):
             self._tidy()
+        self._follow_up()
+
+    def _follow_up(self) -> None:
+        """Tell what was decided; measure where somebody waits for that; set the clock."""
+        if records := self._fleet.records():
+            self._events.add(records, self.name_of, time.time() - self._clock())
+        wanted = self._fleet.needs_measure or self._accounts.curious
+        if wanted and not self._measuring and self._tasks is not None and not self._empty.is_set():
+            self._measuring = True
+            self._tasks.start_soon(self._measure)
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()
@@ -296,13 +371,20 @@ class Supervisor:
             self._pace,
             delegation=self._delegation,
             spares=self._spares,
+            room=self._placement(key),
             report=lambda fact, error: self._report(key, fact, error),
             progressed=lambda: self._tell(key, State.STARTING),
             ended=lambda end: self._ended(key, end),
         )
         self._tasks.start_soon(life.run)
 
+    def _placement(self, key: Key) -> Placement | None:
+        """Where an instance lies; None where nobody counts memory."""
+        found = self._fleet.placement(key)
+        return found if found is not None and found.shares else None
+
     def _changed(self, key: Key, state: State) -> None:
+        self._accounts.changed(key, state, self._placement(key), self._clock())
         if state in {State.FAILED, State.GONE}:
             self._logs.end(key)
         self._tell(key, state)
@@ -342,6 +424,17 @@ class Supervisor:
         with contextlib.suppress(NoEngineError):  # its engine was removed; an instance may still run
             keys.add(self._planner.plan(model).key)
         return keys & {view.key for view in self._fleet.views(self._clock())}
+
+
+def _rules(config: Config, *, measured: bool) -> Rules:
+    table = config.fleet
+    stated = table.sleep_memory_bytes
+    return Rules(
+        measured=measured,
+        gpu_overhead=table.gpu_overhead_bytes,
+        spread=table.spread,
+        sleep_memory=memory.read()[1] // 2 if stated is None else stated,
+    )
 
 
 def _may_free(action: Action) -> bool:

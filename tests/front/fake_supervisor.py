@@ -197,7 +197,7 @@ class FakeSupervisor:
     def __post_init__(self) -> None:
         self.ready.set()
 
-    def lease(self, model: Model, *, keep_alive: float | None = None) -> FakeLease:
+    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "") -> FakeLease:
         self.open += 1
         self.taken += 1
         if keep_alive is not None:

@@ -28,6 +28,7 @@ from hyperllamad.core.progress import Limits
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
 from hyperllamad.engines.homes import Homes
+from hyperllamad.supervision.meter import Meter
 from hyperllamad.supervision.probe import Pace
 from hyperllamad.supervision.rows import Change, Row
 from hyperllamad.supervision.supervisor import Supervisor
@@ -130,13 +131,19 @@ def configuration(root: Path, **fleet: Any) -> Config:
 
 @asynccontextmanager
 async def supervised(
-    root: Path, *, pace: Pace = FAST, grace: str = "30s", engine: EngineTable | None = None, **fleet: Any
+    root: Path,
+    *,
+    pace: Pace = FAST,
+    grace: str = "30s",
+    engine: EngineTable | None = None,
+    meter: Meter | None = None,
+    **fleet: Any,
 ) -> AsyncIterator[Supervisor]:
     """A running supervisor; afterwards it is closed, and everything of it must end."""
     settings = configuration(root, **{"stop_timeout": "1s", **fleet})
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
     settings = msgspec.structs.replace(settings, engine={} if engine is None else {ENGINE.name: engine})
-    supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace)
+    supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace, meter=meter)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             await group.start(supervisor.run)

@@ -50,7 +50,7 @@ async def test_a_lease_loads_the_model_and_answers(runtime: Path) -> None:
 
 async def test_many_requests_share_one_child(runtime: Path) -> None:
     async with fake.supervised(runtime) as supervisor:
-        model = fake.model(runtime, "m")
+        model = fake.model(runtime, "m", parallel=20)
         leases = [supervisor.lease(model) for _ in range(20)]
         upstreams = {id(await lease.granted()) for lease in leases}
         assert len(upstreams) == 1

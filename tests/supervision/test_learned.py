@@ -1,0 +1,78 @@
+"""What loads really took, learned and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyperllamad.core.models import Key, Need, Placement, Share, Terms
+from hyperllamad.supervision.learned import Learned
+
+KEY, KIND = Key("a" * 12, "f" * 12), "NVIDIA L4"
+TERMS = Terms(Need(weights=1000, kv_cache=200, overhead=300))
+
+
+def placement(*devices: str, kv_cache: int = 200) -> Placement:
+    return Placement(tuple(Share(device, 0, 10_000, 1500, kv_cache) for device in devices))
+
+
+def test_what_is_not_known_stays_as_it_was_estimated(tmp_path: Path) -> None:
+    assert Learned(tmp_path / "l.json").about(KEY, KIND).applied(TERMS) == TERMS
+
+
+@pytest.mark.parametrize("size", [1450, 900, 2500])
+def test_the_second_load_needs_what_the_first_one_took(tmp_path: Path, size: int) -> None:
+    learned = Learned(tmp_path / "l.json")
+    learned.memory(KEY, KIND, placement("gpu"), {"gpu": size})
+    learned.seconds(KEY, KIND, load=12.5)
+    learned.seconds(KEY, KIND, wake=0.5)
+    learned.asleep(KEY, KIND, placement("gpu"), {"gpu": 77})
+    assert learned.changed
+    learned.save()
+    assert not learned.changed
+    terms = Learned(tmp_path / "l.json").about(KEY, KIND).applied(TERMS)
+    assert terms.need.total == size
+    assert (terms.need.kv_cache, terms.need.asleep) == (200, 77)
+    assert (terms.load_seconds, terms.wake_seconds) == (12.5, 0.5)
+
+
+def test_it_holds_for_every_number_of_devices(tmp_path: Path) -> None:
+    learned = Learned(tmp_path / "l.json")
+    learned.memory(KEY, KIND, placement("0", "1", kv_cache=100), {"0": 900, "1": 950})
+    need = learned.about(KEY, KIND).applied(TERMS).need
+    assert need.share(2) == 950
+    assert need.share(1) > 1500
+
+
+def test_another_kind_of_device_or_instance_is_not_known(tmp_path: Path) -> None:
+    learned = Learned(tmp_path / "l.json")
+    learned.memory(KEY, KIND, placement("gpu"), {"gpu": 1450})
+    assert learned.about(KEY, "another").applied(TERMS) == TERMS
+    assert learned.about(Key("b" * 12, "f" * 12), KIND).applied(TERMS) == TERMS
+
+
+def test_a_size_that_cannot_be_is_not_learned(tmp_path: Path) -> None:
+    learned = Learned(tmp_path / "l.json")
+    learned.memory(KEY, KIND, placement("gpu"), {})
+    learned.memory(KEY, KIND, placement("gpu"), {"gpu": 150})
+    assert learned.about(KEY, KIND).applied(TERMS) == TERMS
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"x": {"memory": "much"}}', b"\xff\xfe"])
+def test_a_damaged_file_is_learned_again(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "l.json"
+    path.write_bytes(content)
+    learned = Learned(path)
+    assert "has to be learned again" in caplog.text
+    learned.seconds(KEY, KIND, load=1.0)
+    learned.save()
+    assert Learned(path).about(KEY, KIND).load_seconds == 1.0
+
+
+def test_a_file_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in-the-way").write_bytes(b"")
+    learned = Learned(tmp_path / "in-the-way" / "l.json")
+    learned.seconds(KEY, KIND, load=1.0)
+    learned.save()
+    assert "cannot be written" in caplog.text
