@@ -110,6 +110,7 @@ class ModelsTable(_Table, frozen=True, kw_only=True):
     grow_context: bool = False
     parallel: int = 0
     directories: tuple[str, ...] = ()
+    auto_pull: bool = False
 
 
 class EnginesTable(_Table, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.front import replies, upload
+from hyperllamad.front import auto_pull, replies, upload
 from hyperllamad.front.anthropic import AnthropicRoutes
 from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
@@ -93,6 +93,7 @@ def quart_app(services: Services) -> Quart:
         AnthropicRoutes,
     ):
         app.register_blueprint(dialect(services).blueprint())
+    auto_pull.install(app, services)
     return app
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
-from quart import request
+from quart import g, request
 from werkzeug.exceptions import RequestTimeout
 
 from hyperllamad.core.errors import BadRequestError
@@ -96,7 +96,7 @@ async def received() -> bytes:
     """
     try:
         async with asyncio.timeout(PATIENCE):
-            return cast("bytes", await request.get_data(cache=False))
+            return cast("bytes", await request.get_data(cache=g.get("keep_body", False)))
     except TimeoutError:
         raise RequestTimeout from None
 
