@@ -65,6 +65,10 @@ class Shape(Generic[T]):
         self._struct = struct
         self._fields = {name.lower(): (name, name.lstrip("_"), reader) for name, reader in fields.items()}
 
+    def names(self) -> list[tuple[str, str]]:
+        """(name on the wire, attribute of the Struct) of every field that is read."""
+        return [(name, attribute) for name, attribute, _ in self._fields.values()]
+
     def __call__(self, value: Any, reading: Reading) -> T:
         if value is None:
             return self._struct()

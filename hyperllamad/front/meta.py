@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from hyperllamad.front import gojson, replies
+from hyperllamad.front import gojson, openapi, replies
 from hyperllamad.front.ports import Services
 
 OLLAMA_VERSION = "0.33.0"  # the one the specification was taken from; dotted integers, Open WebUI insists
@@ -25,6 +25,7 @@ class MetaRoutes:
         routes.add_url_rule("/", view_func=self.root, methods=["GET", "HEAD"])
         routes.add_url_rule("/api/version", view_func=self.version, methods=["GET", "HEAD"])
         routes.add_url_rule("/health", view_func=self.health, methods=["GET", "HEAD"])
+        routes.add_url_rule("/openapi.json", view_func=self.openapi, methods=["GET"])
         routes.add_url_rule("/metrics", view_func=self.metrics, methods=["GET"])
         return routes
 
@@ -39,6 +40,9 @@ class MetaRoutes:
         closing = self._services.supervisor.closing
         status = {"status": "closing" if closing else "ok", "version": self._services.version}
         return replies.json(gojson.encode(status), 503 if closing else 200)
+
+    async def openapi(self) -> Response:
+        return replies.json(openapi.document(self._services.version), content_type="application/json")
 
     async def metrics(self) -> Response:
         return Response(self._services.metrics.text(), content_type=self._services.metrics.content_type)

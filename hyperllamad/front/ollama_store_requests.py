@@ -41,7 +41,7 @@ class CopyRequest(msgspec.Struct, kw_only=True):
 class CreateRequest(NamedRequest, kw_only=True):
     """POST /api/create; `files` and `adapters` are relative path -> digest of a blob."""
 
-    from_: str = ""
+    from_: str = msgspec.field(default="", name="from")
     files: dict[str, str] = {}
     adapters: dict[str, str] = {}
     draft_files: dict[str, str] = {}
