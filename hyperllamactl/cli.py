@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyperllamactl import __version__, commands, machine, protocol, store
+from hyperllamactl import __version__, commands, decisions, machine, protocol, store
 from hyperllamactl.client import CallError, Client, sockets
 from hyperllamactl.exits import Exit, of_code
 from hyperllamactl.talk import Talk, columns, painter
@@ -160,6 +160,16 @@ def _add_models(tree: _Tree) -> None:
     logs.add_argument("-n", "--lines", type=_count, default=100, metavar="N", help="how many lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep printing until Ctrl-C")
     tree.add("watch", protocol.Watch, commands.watch, examples=["watch", "watch --json"])
+    why = tree.add("why", protocol.Why, decisions.why, examples=["why smollm2:135m", "why smollm2:135m --json"])
+    why.add_argument("model", metavar="MODEL")
+    plan = tree.group("plan", "Say what a command would do, and change nothing.", ["plan load llama3.2:3b"])
+    load = plan.add("load", protocol.PlanLoad, decisions.plan_load, examples=["plan load llama3.2:3b"])
+    load.add_argument("model", metavar="MODEL")
+    events = tree.add(
+        "events", protocol.Events, decisions.events, examples=["events", "events -n 5 -f", "events --json"]
+    )
+    events.add_argument("-n", "--lines", type=_count, default=50, metavar="N", help="how many decisions (default: 50)")
+    events.add_argument("-f", "--follow", action="store_true", help="keep printing until Ctrl-C")
 
 
 def _add_engines(tree: _Tree) -> None:

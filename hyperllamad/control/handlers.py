@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperllamactl import __version__, protocol
 from hyperllamactl.protocol import Command, Progress, Reply
-from hyperllamad.control import discovery, engines, keys, outlook, store, views
+from hyperllamad.control import decisions, discovery, engines, keys, outlook, store, views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.errors import NotLoadedError
 from hyperllamad.control.reporting import Reporter, wait_reporting
@@ -177,6 +177,7 @@ AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply | Awaitable[Reply]]
     protocol.Ps: ps,
     protocol.List: list_models,
     protocol.Show: show,
+    protocol.Why: decisions.why,
     protocol.EngineList: engines.list_engines,
     protocol.KeyList: keys.list_keys,
     protocol.Info: discovery.info,
@@ -192,6 +193,8 @@ STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]
     protocol.Unload: unload,
     protocol.Logs: logs,
     protocol.Watch: watch,
+    protocol.PlanLoad: decisions.plan_load,
+    protocol.Events: decisions.events,
     protocol.EngineInstall: engines.install,
     protocol.EngineRemove: engines.remove,
     protocol.KeyNew: keys.new,

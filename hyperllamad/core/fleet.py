@@ -435,7 +435,8 @@ class Fleet:
 def _seen(answer: Placed) -> str:
     """A placement in words."""
     where = ", ".join("memory" if share.index < 0 else f"GPU {share.index}" for share in answer.placement.shares)
-    leave = f", once {len(answer.victims)} have left" if answer.victims else ""
+    count = len(answer.victims)
+    leave = f", once {'another has' if count == 1 else f'{count} others have'} left" if count else ""
     return f"fits into {where or 'a free place'}{leave}"
 
 

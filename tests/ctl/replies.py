@@ -187,6 +187,36 @@ COLLECTED = {
 }
 
 
+DECISION = {
+    "type": "decision",
+    "at": NOW,
+    "what": "evicted",
+    "model": "smollm2:135m",
+    "instance": "abababababab-0123456789ab",
+    "why": "qwen3:8b needs its room",
+    "inputs": {"type": "Question", "places": 3},
+    "outcome": {"type": "Placed"},
+}
+WHY = {"type": "why_report", "model": "smollm2:135m", "instances": [READY], "decisions": [DECISION]}
+PLACED = {**DECISION, "what": "placed", "model": "qwen3:8b", "why": "fits into GPU 0, once another has left"}
+PLAN = {
+    "type": "load_plan",
+    "model": "qwen3:8b",
+    "engine": "vllm",
+    "outcome": "fits",
+    "why": "after others have left",
+    "need": {"weights": 16_400_000_000, "kv_cache": 4_000_000_000, "overhead": 1_900_000_000},
+    "shares": [{"gpu": 0, "size": 22_300_000_000}],
+    "leaving": [
+        {"model": "gemma3:12b", "how": "sleeps", "requests": 2, "seconds": 0.6},
+        {"model": "smollm2:135m", "how": "unloads", "requests": 0, "seconds": 12.3},
+    ],
+    "seconds": 41.0,
+}
+NEVER = {"type": "load_plan", "model": "qwen3:32b", "engine": "vllm", "outcome": "never"}
+NEVER |= {"why": "needs 70.1 GiB, GPU 0 can free 16.0 GiB"}
+
+
 def fetched(*files: tuple[str, int, int], elapsed: float = 1.0) -> dict[str, Any]:
     """A line of progress of several files: name, bytes that are here, all of them."""
     parts = [{"name": name, "done": done, "total": total} for name, done, total in files]

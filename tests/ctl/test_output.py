@@ -22,6 +22,8 @@ Snapshot = Callable[[str, str], None]
 DONE = {"type": "done", "message": "it is done"}
 CHANGE = {"type": "change", "at": replies.NOW, "name": "smollm2:135m", "state": "starting", "phase": "weights"}
 AT_ONCE: dict[str, tuple[list[str], str, dict[str, Any]]] = {
+    "why": (["why", "smollm2:135m"], "why", replies.WHY),
+    "why-nothing": (["why", "smollm2:135m"], "why", {"type": "why_report", "model": "smollm2:135m"}),
     "ps": (["ps"], "ps", replies.instances(*replies.ALL)),
     "ps-empty": (["ps"], "ps", replies.instances()),
     "ps-quiet": (["ps", "-q"], "ps", replies.instances(*replies.ALL)),
@@ -72,6 +74,9 @@ STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
         "logs",
         [{"type": "log_line", "at": replies.NOW, "text": text} for text in ("one", "two  ü")] + [{"type": "done"}],
     ),
+    "events": (["events"], "events", [replies.PLACED, replies.DECISION, {"type": "done"}]),
+    "plan-load": (["plan", "load", "qwen3:8b"], "plan-load", [replies.PLAN]),
+    "plan-load-never": (["plan", "load", "qwen3:32b"], "plan-load", [replies.NEVER]),
     "watch": (["watch"], "watch", [CHANGE, {**CHANGE, "state": "ready", "phase": "", "detail": "after 2 s"}, DONE]),
     "engine-install": (
         ["engine", "install", "vllm"],
@@ -91,6 +96,7 @@ STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
 }
 
 
+@pytest.mark.usefixtures("utc")
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_text(name: str, daemon: FakeDaemon, ctl: Ctl, snapshot: Snapshot) -> None:
     words, command, reply = AT_ONCE[name]
@@ -144,6 +150,7 @@ def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> Non
         (["load", "m", "--keep-alive", "-1"], "load", {"model": "m", "keep_alive": -1.0}),
         (["load", "m"], "load", {"model": "m", "keep_alive": None}),
         (["gc", "--dry-run"], "gc", {"dry_run": True}),
+        (["events", "-n", "5", "-f"], "events", {"lines": 5, "follow": True}),
         (["recommend", "qwen3:8b", "--all"], "recommend", {"model": "qwen3:8b", "every": True}),
         (["unload", "m", "--now"], "unload", {"model": "m", "now": True}),
         (["logs", "-n", "5", "-f", "m"], "logs", {"model": "m", "lines": 5, "follow": True}),

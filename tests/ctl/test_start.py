@@ -10,7 +10,7 @@ from tests.ctl.fake_daemon import FakeDaemon
 
 OWN = {
     f"hyperllamactl.{name}"
-    for name in ("cli", "client", "commands", "exits", "machine", "protocol", "render", "store", "talk")
+    for name in ("cli", "client", "commands", "decisions", "exits", "machine", "protocol", "render", "store", "talk")
 }
 PROGRAM = """
 import sys
