@@ -104,7 +104,7 @@ async def test_an_unknown_command_gets_the_nearest_names(door: Door) -> None:
     answer = await door.post("/v1/unlaod")
     assert answer.status == 404
     assert answer.last == Failed(
-        code="unknown_command", message="unknown command 'unlaod'", hint="did you mean: unload, load"
+        code="unknown_command", message="unknown command 'unlaod'", hint="did you mean: unload, load, plan-load"
     )
     assert (await door.post("/v1/xyzzy")).last.hint == f"there are: {', '.join(sorted(COMMANDS))}"
 
