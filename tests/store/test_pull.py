@@ -18,7 +18,7 @@ import anyio
 import msgspec
 import pytest
 
-from hyperllamad.config import AdminTable, Config, EnginesTable, FleetTable, ModelsTable, ModelTable, Paths, Server
+from hyperllamad.config import Config, ModelTable, Paths, load
 from hyperllamad.core.errors import (
     ClosingError,
     DiskFullError,
@@ -73,16 +73,7 @@ def hub() -> Iterator[Hub]:
 def config_of(root: Path, *models: ModelTable) -> Config:
     paths = Paths(config=root, state=root / "state", cache=root, runtime=root)
     paths.models.mkdir(parents=True, exist_ok=True)
-    return Config(
-        server=Server(),
-        fleet=FleetTable(),
-        models=ModelsTable(),
-        engines=EnginesTable(),
-        admin=AdminTable(),
-        paths=paths,
-        engine={},
-        model=models,
-    )
+    return msgspec.structs.replace(load(root, {}), paths=paths, model=models)
 
 
 def environ_of(hub: Hub, root: Path, **more: str) -> dict[str, str]:
