@@ -13,6 +13,7 @@ import grp
 import json
 import logging
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -38,7 +39,7 @@ CHUNK = 1 << 16  # bytes read from a client at once
 LONGEST_HEAD = 1 << 16  # bytes of a request's headers; h11 answers 431 to more
 BACKLOG = 1024  # connections the kernel holds for us while the loop is busy
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; not in Python's socket module
-NUMBER_OF_GROUPS = 65536  # NGROUPS_MAX
+LARGEST_OPTION = 1024  # bytes; Python's socket module asks the kernel for no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,19 @@ class Peer:
         if sock.family != socket.AF_UNIX:
             return None
         pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return cls(pid, uid, gid, frozenset(_groups(sock, uid, gid)) | {gid})
+
+
+def _groups(sock: socket.socket, uid: int, gid: int) -> Sequence[int]:
+    """The peer's supplementary groups; of one who has more than 256, those that the group database knows."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, LARGEST_OPTION)
+    except OSError:
         try:
-            raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * NUMBER_OF_GROUPS)
-        except OSError:
-            raw = b""
-        return cls(pid, uid, gid, frozenset(struct.unpack(f"{len(raw) // 4}I", raw)) | {gid})
+            return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+        except (KeyError, OSError):
+            return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)
 
 
 class Wire:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,25 @@ def test_a_taken_port_is_named() -> None:
     with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
         listen.open_tcp("127.0.0.1", port)
     first.close()
+
+
+_CONNECT = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a child groups")
+@pytest.mark.parametrize("groups", [[4242, 4343], [*range(5000, 5300)]], ids=["few", "more than the kernel tells us"])
+def test_the_peer_has_its_supplementary_groups(tmp_path: Path, groups: list[int]) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        listening.settimeout(20)
+        with subprocess.Popen([sys.executable, "-c", _CONNECT, path], extra_groups=groups) as child:
+            accepted, _ = listening.accept()
+            with accepted:
+                peer = listen.Peer.of(accepted)
+            child.wait(20)
+    assert peer is not None
+    # Of more than 256 only those of the group database are known: none of these, and that is no error.
+    assert (set(groups) <= peer.groups) is (len(groups) <= 256)
+    assert peer.gid in peer.groups
