@@ -6,7 +6,7 @@ ENGINE ?= llama_cpp
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test test-fast test-oldest check fmt lint types layers docs engines bench lock clean
+.PHONY: run test test-fast test-oldest test-system rpm check fmt lint types layers docs engines bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -23,6 +23,14 @@ test-fast: $(VENV)/.installed-dev
 ## The same with the oldest dependencies that are promised to work, in an environment of its own.
 test-oldest: $(VENV)-oldest/.installed
 	$(VENV)-oldest/bin/python -m pytest -m "not real and not gpu"
+
+## The package on a whole machine: built, installed, used, broken, upgraded, removed.  Needs root, on Debian or Ubuntu.
+test-system: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.system.box test
+
+## The package, built where Fedora's rpm and Python are: dist/rpm/.
+rpm: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.system.box rpm
 
 ## What must hold before a commit: style, types, architecture, documents, and the tests that need no engine.
 check: lint types layers test-fast

@@ -1,4 +1,4 @@
-"""Writes packaging/man and packaging/completions: `python -m tools`.
+"""Writes packaging/man, packaging/completions and packaging/rpm/bundled.inc: `python -m tools`.
 
 tests/packaging/test_generated.py fails when one of them falls behind.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools import completions, manual
+from tools import completions, manual, vendor
 
 ROOT = Path(__file__).parents[1] / "packaging"
 
@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1] / "packaging"
 def files() -> dict[Path, str]:
     """Every generated file with what belongs into it."""
     man = {ROOT / "man" / name: text for name, text in manual.pages().items()}
-    return man | {ROOT / "completions" / name: text for name, text in completions.files().items()}
+    shells = {ROOT / "completions" / name: text for name, text in completions.files().items()}
+    return {**man, **shells, ROOT / "rpm" / "bundled.inc": vendor.provides()}
 
 
 def main() -> None:

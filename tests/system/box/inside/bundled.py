@@ -1,0 +1,26 @@
+"""The self-contained flavour, on a machine of its own."""
+
+from __future__ import annotations
+
+from lib import BOX, ask, check, sh
+
+
+@check("the self-contained package asks no Python package of the distribution")
+def _() -> None:
+    (package,) = sh(f"ls {BOX}/rpms/bundled/hyperllama-0*.$(uname -m).rpm").split()
+    assert "dist(" not in sh(f"rpm -qp --requires {package}"), sh(f"rpm -qp --requires {package}")
+    assert "bundled(python3dist(quart))" in sh(f"rpm -qp --provides {package}")
+    assert "0 errors, 0 warnings" in sh(f"rpmlint --config {BOX}/rpmlint.toml {package}")
+    sh(f"rpm -i {package}")
+    assert sh("rpm -V hyperllama") == ""
+
+
+@check("it serves with what it brings, not with what the distribution has")
+def _() -> None:
+    sh("systemctl enable --now hyperllamad")
+    assert "version" in ask("/api/version")
+    sh("hyperllamactl status")
+    where = "import quart, hyperllamad; print(quart.__file__, hyperllamad.__file__)"
+    found = sh(f"/usr/lib/hyperllama/bin/python3 -c '{where}'").split()
+    assert all(path.startswith("/usr/lib/hyperllama/lib/") for path in found), found
+    assert sh("pgrep -u hyperllama -f /usr/lib/hyperllama/bin/python3 | wc -l") == "1"
