@@ -41,6 +41,7 @@ class Server(_Table, frozen=True, kw_only=True):
     idle_timeout: str = "75s"
     unread_timeout: str = "2m"
     debug: bool = False
+    continue_streams: bool = True
 
     @property
     def address(self) -> tuple[str, int]:

@@ -110,6 +110,7 @@ class Probe:
     ready: str = "/health"  # the first 200 means ready
     metrics: str = "/metrics"
     extra: Mapping[str, str] = field(default_factory=dict)
+    token_ids: bool = False  # streams tell the ids of prompt and answer when `return_token_ids` asks for them
     sleep: str = ""  # POST, with {level} to fill in; answered when it sleeps
     wake: str = ""  # POST; answered when it is awake
     before_sleep: tuple[str, Mapping[str, Any]] | None = (

@@ -157,6 +157,7 @@ class Vllm:
         sleep=slumber.PATHS[0],
         wake=slumber.PATHS[1],
         before_sleep=("/collective_rpc", slumber.PIN),
+        token_ids=True,
     )
 
     def refusal(self, model: Model, home: Home) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 
 from hyperllamad.core.models import Kind
-from hyperllamad.front import engine_wire, fitting, relay
+from hyperllamad.front import continuation, engine_wire, fitting
+from hyperllamad.front.continuation import Stream
 from hyperllamad.front.engine_wire import Chunk, Logprobs
 from hyperllamad.front.ports import Upstream
-from hyperllamad.front.relay import EngineStream
 from hyperllamad.front.request_scope import held
 from hyperllamad.front.tool_calls import ToolCalls
 
@@ -34,12 +34,12 @@ async def ask(upstream: Upstream, kind: Kind, bodies: Sequence[dict[str, Any]]) 
     """
     stack = held()
 
-    async def begin(body: dict[str, Any]) -> EngineStream:
-        return await relay.ask(upstream, kind, body, stack)
+    async def begin(body: dict[str, Any]) -> Stream:
+        return await continuation.ask(upstream, kind, body, stack)
 
     if len(bodies) == 1:
         return Answers([await fitting.ask(upstream, bodies[0], begin)])
-    streams: dict[int, EngineStream] = {}
+    streams: dict[int, Stream] = {}
 
     async def one(which: int) -> None:
         streams[which] = await fitting.ask(upstream, bodies[which], begin)
@@ -63,7 +63,7 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 class Answers:
     """Several streams read as one."""
 
-    def __init__(self, streams: Sequence[EngineStream]) -> None:
+    def __init__(self, streams: Sequence[Stream]) -> None:
         self._streams = streams
         self._reading: dict[asyncio.Task[list[Chunk]], int] = {}
         self._begun = False

@@ -55,12 +55,14 @@ class Logprobs(_Part):
 
 
 class Choice(_Part):
-    """`delta` on the chat route, `text` on the completion route."""
+    """`delta` on the chat route, `text` on the completion route; ids only where `return_token_ids` asks for them."""
 
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class PromptDetails(_Part):
@@ -103,6 +105,7 @@ class Chunk(_Part):
     timings: Timings | None = None
     metrics: RequestMetrics | None = None
     error: ErrorBody | str | None = None
+    prompt_token_ids: list[int] | None = None  # vLLM's place for it on the chat route
 
 
 chunk = msgspec.json.Decoder(Chunk).decode

@@ -14,8 +14,8 @@ from quart import Response
 
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.front import ollama_lines, replies
+from hyperllamad.front.continuation import Stream
 from hyperllamad.front.ollama_lines import Collected, Counters, End, Lines
-from hyperllamad.front.relay import EngineStream
 from hyperllamad.front.request_scope import Record, record
 from hyperllamad.front.stream_body import StreamBody
 from hyperllamad.telemetry import fields
@@ -28,7 +28,7 @@ ContextOf = Callable[[str], Awaitable[list[int]]]  # the answer's text -> token 
 _REASONS = {"length": "length"}
 
 
-async def stream(engine: EngineStream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
+async def stream(engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
     """A response of lines.  Raises HyperLlamaError as long as nothing was sent: that is still a proper HTTP error."""
     answer = _Answer(engine, lines, granted, context_of)
     first = await answer.block()
@@ -36,7 +36,7 @@ async def stream(engine: EngineStream, lines: Lines, granted: int, context_of: C
     return Response(StreamBody(first, answer.block_or_error), content_type="application/x-ndjson")
 
 
-async def whole(engine: EngineStream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
+async def whole(engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
     """A response that is one object; raises HyperLlamaError."""
     collected, seen = Collected(lines.alternatives), _Progress(engine, granted)
     while chunks := await engine.read():
@@ -49,7 +49,7 @@ async def whole(engine: EngineStream, lines: Lines, granted: int, context_of: Co
 class _Progress:
     """Counts and times of one answer; perf_counter_ns."""
 
-    def __init__(self, engine: EngineStream, granted: int) -> None:
+    def __init__(self, engine: Stream, granted: int) -> None:
         self._engine = engine
         self._granted = granted
         self.record: Record = record()
@@ -85,7 +85,7 @@ class _Progress:
 class _Answer:
     """A stream in the making."""
 
-    def __init__(self, engine: EngineStream, lines: Lines, granted: int, context_of: ContextOf | None) -> None:
+    def __init__(self, engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> None:
         self._engine = engine
         self._lines = lines
         self._context_of = context_of

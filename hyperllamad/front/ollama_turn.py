@@ -12,12 +12,12 @@ from quart import Response
 
 from hyperllamad.core.errors import UnsupportedError
 from hyperllamad.core.models import Kind, Model
-from hyperllamad.front import fitting, ollama_answer, ollama_bodies, relay, rendering, replies
+from hyperllamad.front import continuation, fitting, ollama_answer, ollama_bodies, rendering, replies
+from hyperllamad.front.continuation import Stream
 from hyperllamad.front.ollama_answer import ContextOf
 from hyperllamad.front.ollama_lines import Lines
 from hyperllamad.front.ollama_requests import ChatRequest, GenerateRequest
 from hyperllamad.front.ports import Upstream
-from hyperllamad.front.relay import EngineStream
 from hyperllamad.front.request_scope import held, record
 from hyperllamad.telemetry import fields
 
@@ -50,8 +50,8 @@ class Turn(ABC, Generic[Asked]):
         record().inference = True
         stack = held()
 
-        async def begin(body: Body) -> EngineStream:
-            return await relay.ask(self.upstream, kind, body, stack)
+        async def begin(body: Body) -> Stream:
+            return await continuation.ask(self.upstream, kind, body, stack)
 
         engine = await fitting.ask(self.upstream, body, begin, drop=self.asked.truncate)
         answer = ollama_answer.stream if self.asked.stream else ollama_answer.whole

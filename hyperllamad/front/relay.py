@@ -20,6 +20,7 @@ from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefuse
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope, thinking
 from hyperllamad.front.ports import Services, Upstream, Work
+from hyperllamad.front.resumable import Seen
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
 from hyperllamad.front.thoughts import ThoughtFilter
@@ -48,16 +49,29 @@ async def lease(services: Services, model: Model, keep_alive: float | None) -> U
     The release is registered before the wait: a client may hang up between the grant and our waking up.
     """
     request_scope.admit()
-    told = request_scope.record()
+    held, told = request_scope.held(), request_scope.record()
+
+    async def another() -> Upstream:
+        """Not bound to the handler, which has returned by the time that an answer breaks off."""
+        return await _lease(services, model, keep_alive, held, told)
+
+    if services.config.server.continue_streams:
+        told.another = another
+    return await another()
+
+
+async def _lease(
+    services: Services, model: Model, keep_alive: float | None, held: AsyncExitStack, told: request_scope.Record
+) -> Upstream:
     wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client)
-    request_scope.held().callback(wish.release)
+    held.callback(wish.release)
     try:
         upstream = await wish.granted()
     except HyperLlamaError as refusal:
         if refusal.retry_after is not None:
             told.headers["Retry-After"] = str(refusal.retry_after)
         raise
-    request_scope.record().engine = upstream.settings.engine
+    told.engine = upstream.settings.engine
     return upstream
 
 
@@ -79,21 +93,31 @@ async def with_engine(
     return await serve(await lease(services, model, keep_alive))
 
 
-async def ask(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> EngineStream:
+async def ask(
+    upstream: Upstream,
+    kind: Kind,
+    body: dict[str, Any],
+    held: AsyncExitStack,
+    *,
+    seen: Seen | None = None,
+    filters: Sequence[Filter] | None = None,
+) -> EngineStream:
     """Begin an answer; `held` closes the engine's response, which makes the engine stop.
 
+    `seen` takes notes of it; `filters` are those of the answer that this one continues.
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
     thinks = thinking.wanted(body)
     body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
     response, work = await _begin(upstream, kind.value, body, held)
-    filters: list[Filter] = []
-    if not upstream.engine.trims_stops and (stops := body.get("stop")):
-        filters.append(StopFilter(stops))
-    if thinks:
-        filters.append(ThoughtFilter())
-    return EngineStream(upstream, response.content, asked, work, filters)
+    if filters is None:
+        filters = []
+        if not upstream.engine.trims_stops and (stops := body.get("stop")):
+            filters.append(StopFilter(stops))
+        if thinks:
+            filters.append(ThoughtFilter())
+    return EngineStream(upstream, response.content, asked, work, filters=filters, seen=seen)
 
 
 async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: AsyncExitStack) -> bytes:
@@ -193,7 +217,14 @@ class EngineStream:
     """The chunks of one answer as they arrive, and what the engine said about the whole."""
 
     def __init__(
-        self, upstream: Upstream, content: aiohttp.StreamReader, asked: int, work: Work, filters: Sequence[Filter] = ()
+        self,
+        upstream: Upstream,
+        content: aiohttp.StreamReader,
+        asked: int,
+        work: Work,
+        *,
+        filters: Sequence[Filter] = (),
+        seen: Seen | None = None,
     ) -> None:
         self.upstream = upstream
         self.asked = asked  # perf_counter_ns when the request went to the engine
@@ -204,7 +235,8 @@ class EngineStream:
         self._content = content
         self._work = work
         self._lines = EventLines()
-        self._filters = filters
+        self.filters = filters
+        self._seen = seen
         self._done = False
         self._fault: HyperLlamaError | str = ""  # found behind good chunks: raised at the next read
 
@@ -226,7 +258,7 @@ class EngineStream:
                 raise await _failure(self.upstream, "the answer was cut off")
             chunks = self._take(data)
             work.pieces += len(chunks)
-            for each in self._filters:
+            for each in self.filters:
                 chunks = each.chunks(chunks)
             if chunks:
                 return chunks
@@ -257,6 +289,8 @@ class EngineStream:
         return chunks
 
     def _note(self, chunk: engine_wire.Chunk) -> None:
+        if self._seen is not None:
+            self._seen.note(chunk)
         if chunk.choices and (reason := chunk.choices[0].finish_reason):
             self.finish_reason = reason
         if chunk.usage is not None:

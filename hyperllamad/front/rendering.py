@@ -13,10 +13,12 @@ import aiohttp
 import anyio
 import msgspec
 
+from hyperllamad.core.models import Kind
 from hyperllamad.front.ports import Upstream
 from hyperllamad.front.relay import ENGINE
 
 PATIENCE = 2.0  # seconds; these are conveniences, and an answer must not wait for one that hangs
+NEEDED = 15.0  # for what an answer cannot go on without
 
 
 class _Reply(msgspec.Struct):
@@ -50,16 +52,45 @@ async def text_ids(upstream: Upstream, text: str) -> list[int] | None:
     return None if reply is None else reply.tokens
 
 
+async def asked_ids(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> list[int] | None:
+    """The token ids an engine makes of a body on its own, the mark of the beginning included."""
+    if kind is Kind.CHAT:
+        text = await template(upstream, body)
+    elif isinstance(prompt := body["prompt"], str):
+        text = prompt
+    else:
+        return list(prompt)
+    return None if text is None else await _tokens(upstream, text, add_special=True)
+
+
+async def said_ids(upstream: Upstream, texts: list[str]) -> list[int] | None:
+    """The token ids of an answer that came in these pieces; None when the engine cannot say.
+
+    Each piece is one token, and read alone becomes that token again.  Not so with a vocabulary of SentencePiece, where
+    a blank is thought in front of every text: there the whole is read at once.
+    """
+    alone = upstream.model.info.get("tokenizer.ggml.model") == "gpt2"
+    return await _tokens(upstream, texts if alone else "".join(texts), add_special=False)
+
+
+async def _tokens(upstream: Upstream, content: str | list[str], *, add_special: bool) -> list[int] | None:
+    path = upstream.engine.probe.extra.get("tokenize")
+    body = {"content": content, "add_special": add_special, "parse_special": True}
+    named = {"prompt": content, "add_special_tokens": add_special, "model": upstream.name}
+    reply = await _ask(upstream, path, body | named, NEEDED)
+    return reply.tokens if reply and reply.tokens else None
+
+
 def _of(upstream: Upstream, body: dict[str, Any]) -> dict[str, Any]:
     """The part of a chat body that the template sees."""
     seen = {key: body[key] for key in ("messages", "tools", "chat_template_kwargs") if key in body}
     return seen | {"model": upstream.name}
 
 
-async def _ask(upstream: Upstream, path: str | None, body: dict[str, Any]) -> _Reply | None:
-    if path is None:
+async def _ask(upstream: Upstream, path: str | None, body: dict[str, Any], patience: float = PATIENCE) -> _Reply | None:
+    if path is None or upstream.session.closed:
         return None
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(patience):
         try:
             async with upstream.session.post(ENGINE + path, data=msgspec.json.encode(body), headers=_HEADERS) as reply:
                 return _decode(await reply.read()) if reply.status == 200 else None

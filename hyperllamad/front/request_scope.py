@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import cast
@@ -17,6 +17,7 @@ from typing import cast
 from quart import request
 
 from hyperllamad.front.asgi import App, Message, Receive, Scope, Send
+from hyperllamad.front.ports import Upstream
 from hyperllamad.telemetry import Metrics, fields
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Record:
     first_token: int = 0  # when it came; 0 = it has not
     error: str = ""
     streaming: bool = False  # a stream was about to begin; Ollama gives errors from there on another content type
+    another: Callable[[], Awaitable[Upstream]] | None = None  # engine like the one it has, should that one die
     inference: bool = False  # worth a line in the log
     status: int = 0
     finished: bool = False

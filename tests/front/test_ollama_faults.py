@@ -24,6 +24,7 @@ from tests.front.scripted_engine import (
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 WHOLE = ASK | {"stream": False}
+UNTOLD = " (the answer could not be continued: Scripted does not tell tokens)"
 PREFIX = "an error was encountered while running the model: Scripted: "
 
 
@@ -77,14 +78,14 @@ async def test_vllm_whose_worker_was_killed(house: OpenHouse) -> None:
         assert error == "EngineCore encountered an issue. See stack trace (above) for the root cause."
         h.supervisor.upstream.die("its worker was killed by signal 9 (out of memory?)")
         _, error = await stream_error(h)
-        assert error == PREFIX + "its worker was killed by signal 9 (out of memory?)"
+        assert error == PREFIX + "its worker was killed by signal 9 (out of memory?)" + UNTOLD
 
 
 async def test_max_whose_worker_was_killed(house: OpenHouse) -> None:
     async with house(by_path({CHAT: Stream(events(recording("max-killed")), cut=True)})) as h:
         asyncio.get_running_loop().call_later(0.02, h.supervisor.upstream.die, "its worker crashed")
         _, error = await stream_error(h)
-        assert error == PREFIX + "its worker crashed"
+        assert error == PREFIX + "its worker crashed" + UNTOLD
 
 
 async def test_streams_cut_on_purpose_say_so(house: OpenHouse) -> None:
