@@ -59,6 +59,7 @@ class Daemon:
     port: int
     environ: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
+    module: str = "hyperllamad"
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Daemon:
         """Start and wait until the API answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hyperllamad", "--config", str(self.root / "etc")],
+                [sys.executable, "-m", self.module, "--config", str(self.root / "etc")],
                 stdout=log, stderr=log, env=self.environ, start_new_session=True,
             )  # fmt: skip
         eventually(self._answers, within=20, what="the API answers")
@@ -129,8 +130,13 @@ def daemon(
     environ: dict[str, str] | None = None,
     engines: Path = INSTALLED.engines,
     tables: dict[str, str] | None = None,
+    server: str = "",
+    module: str = "hyperllamad",
 ) -> Iterator[Daemon]:
-    """A started daemon that serves `models`: name -> keys of its models.d file.  `tables` are files of engines.d."""
+    """A started daemon that serves `models`: name -> keys of its models.d file.  `tables` are files of engines.d.
+
+    `server` are further lines of [server], `main` is the rest of the file; `module` is run as the daemon.
+    """
     root = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))  # short: socket paths end at 107 bytes
     port = free_port()
     etc, state = root / "etc", root / "state"
@@ -139,7 +145,8 @@ def daemon(
     engines.mkdir(parents=True, exist_ok=True)
     (state / "engines").symlink_to(engines)
     paths = f'[paths]\nstate = "{state}"\nruntime = "{root / "run"}"\ncache = "{INSTALLED.cache}"\n'
-    (etc / "hyperllamad.toml").write_text(f'[server]\nhost = "127.0.0.1:{port}"\nshutdown_grace = "5s"\n{paths}{main}')
+    server = f'[server]\nhost = "127.0.0.1:{port}"\nshutdown_grace = "5s"\n{server}\n'
+    (etc / "hyperllamad.toml").write_text(f"{server}{paths}{main}")
     (etc / "engines.d").mkdir()
     for name, text in (tables or {}).items():
         (etc / "engines.d" / f"{name}.toml").write_text(text)
@@ -147,7 +154,7 @@ def daemon(
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": name, **keys}.items()]
         (etc / "models.d" / f"{name}.toml").write_text("\n".join(lines) + "\n")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "HYPERLLAMA_", "NOTIFY_"))}
-    running = Daemon(root, port, {**clean, "OLLAMA_HOST": "", **(environ or {})})
+    running = Daemon(root, port, {**clean, "OLLAMA_HOST": "", **(environ or {})}, module=module)
     running.start()
     try:
         yield running

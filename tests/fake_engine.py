@@ -53,6 +53,7 @@ def arguments() -> argparse.Namespace:
         "--slow-reader", type=float, default=0.0, metavar="S", help="S seconds for each KiB of a request"
     )
     dying.add_argument("--leak", type=int, default=0, metavar="MIB", help="with every token")
+    dying.add_argument("--words", type=int, default=len(WORDS), metavar="N", help="an answer has, if nobody says")
     dying.add_argument("--token-delay", type=float, default=0.0, metavar="S")
     dying.add_argument("--prefill", type=float, default=0.0, metavar="S", help="S busy seconds before the first token")
     dying.add_argument("--pings", action="store_true", help="comments in the stream while no token comes")
@@ -187,7 +188,7 @@ class Engine:
             await whole_json(writer, 500, error("the fake engine was told to fail", 500))
             return
         before = counted(body.get("prompt"))
-        total = (body.get("words") or len(WORDS)) - before
+        total = (body.get("words") or self.vices.words) - before
         made = itertools.islice(itertools.cycle(self.words), before, None)
         words = list(itertools.islice(made, max(0, min(body.get("max_tokens") or total, total))))
         finish = "length" if body.get("max_tokens") and len(words) == body["max_tokens"] else "stop"

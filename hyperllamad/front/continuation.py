@@ -166,7 +166,7 @@ class Continued:
         self._stream = await relay.ask(upstream, Kind.COMPLETION, body, kept.held, seen=self._seen, filters=filters)
 
     async def _ids_said(self, upstream: Upstream) -> list[int] | None:
-        """Of what came.  An engine that holds text back for stop strings tells ids ahead of it: there the text counts."""
+        """Of what came.  Where an engine holds text back for stop strings, its ids are ahead: there the text counts."""
         seen, engine = self._seen, upstream.engine
         if engine.probe.token_ids and not (engine.trims_stops and self._request.body.get("stop")):
             return seen.ids if seen.ids or not seen.texts else None

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,12 +40,12 @@ class Tally:
     gaps: list[float] = field(default_factory=list)  # seconds from the kill to the next piece
 
 
-def unkilled(client: ollama.Client, model: str) -> dict[tuple[str, str], list[str]]:
+def unkilled(client: ollama.Client, model: str, questions: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     """The pieces of each answer of some length, asked in peace."""
     answers = {
         (route, question): [piece for piece in _pieces(client, model, route, question) if piece]
         for route in ("chat", "generate")
-        for question in QUESTIONS
+        for question in questions
     }
     return {asked: pieces for asked, pieces in answers.items() if len(pieces) > 2}
 
@@ -60,21 +61,26 @@ def _pieces(client: ollama.Client, model: str, route: str, question: str) -> Any
             yield whole.response
 
 
-def campaign(running: Daemon, model: str, runs: int, *, seed: int, tally: Tally | None = None) -> Tally:
+def campaign(running: Daemon, model: str, runs: int, *, seed: int, questions: Sequence[str] = QUESTIONS) -> Tally:
     """`runs` answers of that model, each with its engine killed once, at a random token."""
     dice = random.Random(seed)
-    tally = tally or Tally()
+    tally = Tally()
     with ollama.Client(running.url, timeout=600) as client:
-        expected = unkilled(client, model)
+        expected = unkilled(client, model, questions)
         for _ in range(runs):
-            asked, pieces = dice.choice(list(expected.items()))
-            _one(running, client, (model, *asked), "".join(pieces), dice.randrange(1, len(pieces)), tally)
+            (route, question), pieces = dice.choice(list(expected.items()))
+            got = _one(running, client, (model, route, question), dice.randrange(1, len(pieces)), tally)
+            if got is None:
+                continue
+            if got == "".join(pieces):
+                tally.equal += 1
+            else:
+                tally.different.append(("".join(pieces), got))
     return tally
 
 
-def _one(
-    running: Daemon, client: ollama.Client, asked: tuple[str, str, str], expected: str, at: int, tally: Tally
-) -> None:
+def _one(running: Daemon, client: ollama.Client, asked: tuple[str, str, str], at: int, tally: Tally) -> str | None:
+    """The text of an answer whose engine was killed after so many pieces; None when it ended with an error."""
     tally.runs += 1
     pid = _fresh(running, client, asked[0])
     got, killed_at = "", 0.0
@@ -91,11 +97,8 @@ def _one(
                 tally.where[at] += 1
     except ollama.ResponseError as failure:
         tally.errors[failure.error] += 1
-        return
-    if got == expected:
-        tally.equal += 1
-    else:
-        tally.different.append((expected, got))
+        return None
+    return got
 
 
 def _fresh(running: Daemon, client: ollama.Client, model: str) -> int:

@@ -7,13 +7,18 @@ import time
 
 import ollama
 
+COUNT = "1, 2, 3, 4, 5, 6, 7,"
+
 
 class Stream(threading.Thread):
     """A client in the middle of a long answer."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, **options: object) -> None:
         super().__init__(daemon=True)
         self.url, self.model = url, model
+        # Without a template the small model counts on and on; asked in a chat it may stop after a line.
+        self.options = {"temperature": 0, "num_predict": 2000, **options}
+        self.text = ""
         self.parts = 0
         self.error: Exception | None = None
         self.ended_at = 0.0
@@ -22,9 +27,9 @@ class Stream(threading.Thread):
     def run(self) -> None:
         try:
             with ollama.Client(self.url, timeout=300) as client:
-                # Without a template the small model counts on and on; asked in a chat it may stop after a line.
-                options = {"temperature": 0, "num_predict": 2000}
-                for _ in client.generate(self.model, "1, 2, 3, 4, 5, 6, 7,", raw=True, stream=True, options=options):
+                asked = client.generate(self.model, COUNT, raw=True, stream=True, options=self.options)
+                for part in asked:
+                    self.text += part.response
                     self.parts += 1
                     if self.parts == 3:
                         self.flowing.set()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.daemon import Daemon, eventually, session_members
 from tests.real.conftest import MODEL, answer
-from tests.real.streams import Stream
+from tests.real.streams import COUNT, Stream
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -41,7 +41,8 @@ def test_kill_in_the_middle_of_a_stream(served: Daemon, victim: Callable[[int], 
     assert pid > 1
     old = session_members(pid)
     assert pid in old
-    stream = Stream(served.url, MODEL)
+    # Drawn from a seed it cannot be continued, so the client hears of the death.
+    stream = Stream(served.url, MODEL, temperature=0.01, seed=1)
     stream.start()
     assert stream.flowing.wait(60)
     assert stream.error is None
@@ -55,6 +56,19 @@ def test_kill_in_the_middle_of_a_stream(served: Daemon, victim: Callable[[int], 
         lambda: not any(Path(f"/proc/{p}").exists() for p in old), within=5, what="nobody left of the old engine"
     )
     assert served.row(MODEL)["pid"] not in old
+
+
+def test_an_answer_goes_on_where_its_engine_was_killed(served: Daemon) -> None:
+    """Greedy, it is the same text as in peace.  More of this: tests/faults."""
+    options = {"temperature": 0, "num_predict": 32}
+    with ollama.Client(served.url, timeout=600) as client:
+        expected = client.generate(MODEL, COUNT, raw=True, options=options).response
+    stream = Stream(served.url, MODEL, **options)
+    stream.start()
+    assert stream.flowing.wait(60)
+    os.kill(served.row(MODEL)["pid"], signal.SIGKILL)
+    stream.join(400)
+    assert (stream.text, stream.error) == (expected, None)
 
 
 def test_kill_of_the_daemon(served: Daemon) -> None:

@@ -51,7 +51,7 @@ class FakeEngine:
     vital = "--worker"
     version = "1.0"
     variants: Mapping[str, Recipe] = {}
-    probe = Probe(sleep="/sleep?level={level}", wake="/wake_up")
+    probe = Probe(token_ids=True, sleep="/sleep?level={level}", wake="/wake_up")
 
     def refusal(self, model: Model, home: Home) -> str:
         return ""

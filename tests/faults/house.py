@@ -1,0 +1,50 @@
+"""A daemon over fake engines as a process of its own, and clients that know what to expect of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.daemon import Daemon, daemon
+from tests.fake_engine import WORDS
+from tests.store.files import gguf_bytes
+
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+def answer_of(words: int) -> str:
+    """What a fake engine in good order says."""
+    return " ".join(itertools.islice(itertools.cycle(WORDS), words))
+
+
+@contextlib.contextmanager
+def fakes(root: Path, models: Mapping[str, Sequence[str]], *, main: str = "", server: str = "") -> Iterator[Daemon]:
+    """A started daemon; `models` are names and vices, each with a file of its own."""
+    keys: dict[str, dict[str, Any]] = {}
+    for name, vices in models.items():
+        path = root / f"{name}.gguf"
+        metadata = {"general.architecture": "llama", "general.name": name, "llama.context_length": 1 << 20}
+        path.write_bytes(gguf_bytes(metadata | {"tokenizer.chat_template": TEMPLATE}, []))
+        keys[name] = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 1 << 20}
+    environ = {"PYTHONPATH": str(Path.cwd())}
+    with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=environ) as running:
+        yield running
+
+
+def chat(running: Daemon, model: str, words: int, **more: Any) -> Iterator[str]:
+    """The pieces of an answer; raises AssertionError with the error that it ended with."""
+    options = {"temperature": 0, "num_predict": words, **more.pop("options", {})}
+    messages = [{"role": "user", "content": "count"}]
+    body = {"model": model, "messages": messages, "options": options, **more}
+    request = urllib.request.Request(f"{running.url}/api/chat", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        for line in reply:
+            event = json.loads(line)
+            if "error" in event:
+                raise AssertionError(event["error"])
+            yield event["message"]["content"]
