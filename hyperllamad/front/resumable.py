@@ -25,7 +25,7 @@ def refusal(kind: Kind, body: dict[str, Any]) -> str:
     lost = {
         "it may call tools": bool(body.get("tools")),
         "its form is checked from its beginning on": bool(body.get("response_format")),
-        "it tells probabilities": body.get("logprobs") not in (None, False) or bool(body.get("top_logprobs")),
+        "it tells probabilities": body.get("logprobs") is not None and body["logprobs"] is not False,
         "it is drawn at random from a seed": "seed" in body and not greedy,
         "it is penalised for what it has said": bool(body.get("presence_penalty") or body.get("frequency_penalty")),
         "it fills a gap": bool(body.get("suffix")),
