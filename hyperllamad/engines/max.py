@@ -21,6 +21,8 @@ from hyperllamad.engines.environment import check_room_for_sockets, python_engin
 from hyperllamad.engines.families import Ways
 
 LAUNCHER = Path(__file__).with_name("launchers") / "max_uds.py"
+PROCESSES = 1_600_000_000  # bytes its processes take on a CPU besides weights and cache
+ON_GPU = 4 << 30  # bytes of a GPU besides weights and cache; estimated
 SMALLEST_CONTEXT = 2048  # tokens; from there only doublings, because every new length is compiled anew (a minute)
 MOST_LOGPROBS = 7
 SOCKET_NAME = 42  # bytes it reserves for one under TMPDIR: 18 digits with a suffix of up to 24
@@ -161,7 +163,11 @@ class Max:
         return ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
-        return needs.estimate(model, settings)
+        need = needs.estimate(model, settings)
+        if settings.device == "cpu":  # where it reads bfloat16 weights into float32
+            return replace(need, weights=2 * model.size, overhead=PROCESSES)
+        least = min(need.kv_cache, needs.sequence_bytes(model, settings) * 9 // 8)
+        return replace(need, overhead=ON_GPU, kv_least=least, gpus=needs.degrees(model), exclusive_start=True)
 
     def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:  # noqa: ARG002
         return ()

@@ -13,18 +13,35 @@ from hyperllamad.engines import bodies
 
 HEAD_WIDTH = 128  # of newer models, whatever their width is; for files that do not say
 KV_SHARE_UNKNOWN = 8  # the KV cache of a whole context is taken for 1/8 of the weights where the files say nothing
-PAGED_SEQUENCES = 8  # whole contexts that an engine with a paged cache is given room for: most requests are far shorter
+PAGED_SHARE = 8  # an engine with a paged cache gets room for this part of its parallel requests at full length
+PAGED_LEAST = 8  # but for so many: most requests are far shorter than the context
 HOST_OVERHEAD = 256 << 20  # an engine's own code and buffers in host memory
 GPU_OVERHEAD = 2 << 30  # the driver's context, kernels, graphs
 
 
 def estimate(model: Model, settings: Settings) -> Need:
-    """For any engine: on the CPU room for every sequence at full length, on a GPU for PAGED_SEQUENCES of them."""
-    sequence = kv_bytes_per_token(model) * bodies.context(model, settings)
-    many = min(settings.parallel, PAGED_SEQUENCES) if settings.device == "cuda" else settings.parallel
+    """For any engine: on the CPU room for every sequence at full length, on a GPU for a part of them."""
+    sequence = sequence_bytes(model, settings)
+    many = settings.parallel
+    if settings.device == "cuda":
+        many = min(many, max(PAGED_LEAST, many // PAGED_SHARE))
     wanted = settings.kv_cache_bytes or sequence * many
     overhead = GPU_OVERHEAD if settings.device == "cuda" else HOST_OVERHEAD
     return Need(weights=model.size, kv_cache=wanted, overhead=overhead)
+
+
+def sequence_bytes(model: Model, settings: Settings) -> int:
+    """The KV cache of one sequence at full length."""
+    return kv_bytes_per_token(model) * bodies.context(model, settings)
+
+
+def degrees(model: Model) -> tuple[int, ...]:
+    """Powers of two that the attention heads can be shared out by; (1,) where the files do not say enough."""
+    info = {key.partition(".")[2]: value for key, value in model.info.items()}
+    heads, kv_heads = info.get("attention.head_count"), info.get("attention.head_count_kv")
+    if not (isinstance(heads, int) and isinstance(kv_heads, int) and heads and kv_heads):
+        return (1,)
+    return tuple(n for n in (1, 2, 4, 8) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0))
 
 
 def kv_bytes_per_token(model: Model, width: int = 2) -> int:

