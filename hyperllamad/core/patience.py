@@ -12,6 +12,7 @@ from hyperllamad.core.errors import LoadTimeoutError
 from hyperllamad.core.instance import Instance, State
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # back-off after a crash: doubles from the first to the longest
+SPREAD = 0.25  # of the pause, at most, is added: engines that one cause has ended shall not all start at once
 FAILURE_HELD = 5.0  # how long a failure answers for new requests too, before one of them starts it again
 CRASHES_FORGOTTEN = 600.0  # of being READY
 SWAP_TIMEOUT = 60.0  # to fall asleep or to wake: the first sleep pins host memory, which takes ten seconds
@@ -65,6 +66,7 @@ class Patience:
                 allowed = self.stop_timeout
             case State.BACKOFF:
                 allowed = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(instance.crashes - 1, 10))
+                allowed *= 1.0 + SPREAD * (now * 997.0 % 1.0)  # the clock's last digits are dice enough
             case _:
                 return None
         return now + max(SHORTEST, allowed)

@@ -71,6 +71,18 @@ COMMON = (
         _MODEL_AGAIN,
     ),
     Rule(
+        r"Failed to load tokenizer from \S+ |Couldn't instantiate the backend tokenizer|[Cc]an't load tokenizer for",
+        "weights",
+        "the model's tokenizer cannot be read",
+        _MODEL_AGAIN,
+    ),
+    Rule(
+        r"Unknown quantization method: ([^.\s]+)",
+        "unsupported",
+        "{title} does not know the quantisation {0}",
+        "install a newer version of the engine, or fetch another quantisation of the model",
+    ),
+    Rule(
         r"JSONDecodeError|is not a valid JSON file",
         "weights",
         "a JSON file of the model cannot be read",
@@ -134,11 +146,19 @@ def _by_signal(title: str, number: int) -> Explanation:
         return Explanation("killed", cause, _LESS_MEMORY)
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
-        return Explanation("killed", f"{title} was told to end by somebody else ({name})")
+        return Explanation("told", f"{title} was told to end by somebody else ({name})")
     if number == signal.SIGILL:
         cause = f"{title} uses instructions this CPU does not have ({name})"
         return Explanation("unsupported", cause, "choose another engine for the model", retry=False)
     return Explanation("crash", f"{title} crashed ({name})", "`hyperllamactl logs` shows what it wrote")
+
+
+def not_for_memory(title: str, found: Explanation) -> Explanation:
+    """The same, once it is known that the kernel has killed nobody meanwhile: then it was somebody's wish."""
+    if found.code != "killed":
+        return found
+    cause = f"{title} or a process of it was killed by somebody (SIGKILL): the machine did not run out of memory"
+    return Explanation("killed", cause, "`hyperllamactl logs` shows what it wrote")
 
 
 def last_exception(lines: Sequence[str]) -> str:

@@ -56,6 +56,12 @@ _RULES = (
         "install a newer version of the engine",
     ),
     Rule(
+        r"tensor '([^']+)' has invalid ggml type (\d+)",
+        "unsupported",
+        "{title} does not know the quantisation of the tensor {0} (GGUF type {1})",
+        "install a newer version of the engine, or fetch another quantisation of the model",
+    ),
+    Rule(
         r"failed to read (?:key-value pairs|tensor info|header)",
         "weights",
         "the header of the GGUF file ends early",

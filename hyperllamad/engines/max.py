@@ -76,6 +76,12 @@ _RULES = (
         "set a smaller `context` for this model",
     ),
     Rule(
+        r"GPU id (\d+) requested but no GPUs are available",
+        "driver",
+        "{title} was told to use GPU {0}, and finds none",
+        "check the NVIDIA driver, or take --devices out of `args`",
+    ),
+    Rule(
         r"No such option '?(--[\w-]+)|Invalid value for '?(--[\w-]+)",
         "bad_argument",
         "{title} does not take the argument {0}",

@@ -106,6 +106,18 @@ _RULES = (
         "correct `args` in engines.d/vllm.toml or in the model's file",
     ),
     Rule(
+        r"The hidden size \((\d+)\) is not a multiple of the number of attention heads \((\d+)\)",
+        "weights",
+        "the model's config.json contradicts itself: a hidden size of {0} cannot be shared by {1} attention heads",
+        "the files are damaged or incomplete: fetch the model again",
+    ),
+    Rule(
+        r"There is no module or parameter named '(\S+)'",
+        "weights",
+        "the model's weights hold a tensor that its architecture has no use for: {0}",
+        "the files are damaged, or of another model than config.json says: fetch the model again",
+    ),
+    Rule(
         r"Failed to infer device type",
         "driver",
         "{title} finds no device it could use: this is the CUDA build, and no NVIDIA GPU is there",

@@ -20,6 +20,7 @@ from hyperllamad.config import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Limits, Placement
+from hyperllamad.engines import causes
 from hyperllamad.engines.base import Host, Launch, Place
 from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
 from hyperllamad.supervision.cgroups import Deaths, Delegation
@@ -88,6 +89,7 @@ class Life:
         self._progressed = progressed
         self._on_end = ended
         self._began = time.monotonic()
+        self._memory_kills = procfs.memory_kills()  # before it
         self._asked = False  # to end
         self._killed = anyio.Event()
         self.stuck: tuple[int, ...] = ()  # processes that do not end though they were killed
@@ -249,7 +251,10 @@ class Life:
         # Whoever ends because the whole engine ends is no news: the guard will report that, and better.
         if not self._asked and main is not None and not main.zombie:
             self._log(logging.WARNING, f"has lost its worker process {lost}")
-            self._sicken(f"{engine.title}'s worker process died, perhaps because the machine ran out of memory")
+            why = (
+                "perhaps because the machine ran out of memory" if self._memory_ran_out() else "not for lack of memory"
+            )
+            self._sicken(f"{engine.title}'s worker process died, {why}")
 
     async def _watch_stuck(self) -> None:
         """Name those who outlive SIGKILL: they sit in a driver, and what they hold cannot be given to others."""
@@ -309,10 +314,16 @@ class Life:
         if ended.guard_lost:
             return End(Fact.EXITED, kind(f"{engine.title} was killed together with its guard process", hint=SEE_LOGS))
         explanation = engine.explain_exit(ended.code, list(self._tail))
+        if not self._memory_ran_out():
+            explanation = causes.not_for_memory(engine.title, explanation)
         # What it printed while serving may look like a hopeless start, but it has started once: try again.
         hopeless = self.upstream is None and not explanation.retry
         fact = Fact.BROKEN if hopeless else Fact.EXITED
         return End(fact, kind(explanation.cause, hint=explanation.hint or SEE_LOGS))
+
+    def _memory_ran_out(self) -> bool:
+        """Somebody on this machine was killed for memory since this life began: perhaps it was us."""
+        return procfs.memory_kills() != self._memory_kills
 
     def _end(self, end: End) -> None:
         """Tell everybody, all at once: whoever asks from now on must not be sent here."""

@@ -108,6 +108,12 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def memory_kills() -> int:
+    """How many processes the kernel has killed for memory since the machine started, whoever's they were."""
+    lines = (PROC / "vmstat").read_bytes().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
+
+
 def boot_id() -> str:
     """Changes with every boot of the machine."""
     return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

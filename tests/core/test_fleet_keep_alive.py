@@ -7,6 +7,7 @@ import math
 import pytest
 
 from hyperllamad.core.instance import Fact
+from hyperllamad.core.patience import SPREAD
 from tests.core.stage import A, Stage
 
 
@@ -260,7 +261,7 @@ def test_what_expires_in_the_pause_stays_for_those_who_wait() -> None:
     stage.later(8.8)
     stage.report(A, Fact.EXITED)
     stage.want(1, A)
-    assert stage.later(0.5) == ["a starting", "spawn a"]
+    assert stage.later(0.5 * (1 + SPREAD)) == ["a starting", "spawn a"]
     assert stage.report(A, Fact.READY) == ["a ready", "1 gets a"]
 
 

@@ -25,6 +25,7 @@ RECORDED = {
     "llama_cpp-not": Case(1, "weights", "is not a GGUF file"),
     "llama_cpp-head": Case(1, "weights", "header of the GGUF file ends early"),
     "llama_cpp-trunc": Case(1, "weights", "ends before its tensor blk.11.ffn_up.weight"),
+    "llama_cpp-type": Case(1, "unsupported", "the quantisation of the tensor blk.0.attn_q.weight (GGUF type 250)"),
     "llama_cpp-arch": Case(1, "unsupported", 'architecture "zlama"'),
     "llama_cpp-hugectx": Case(1, "host_memory", "memory does not suffice", retry=True),
     "llama_cpp-flag": Case(2, "bad_argument", "llama.cpp does not take the argument --nonsense"),
@@ -43,9 +44,7 @@ RECORDED = {
     "vllm-flag": Case(2, "bad_argument", "vLLM does not take the argument --nonsense"),
     "vllm-address": Case(1, "address", "vLLM's socket was taken", retry=True),
     "vllm-gguf": Case(1, "unsupported", "vLLM reads no GGUF files"),
-    "vllm-shape": Case(
-        1, "crash", "The hidden size (512) is not a multiple of the number of attention heads", retry=True
-    ),
+    "vllm-shape": Case(1, "weights", "a hidden size of 512 cannot be shared by"),
     "vllm-torchvision": Case(1, "crash", "vLLM's installation is damaged: RuntimeError: operator torchvision::nms"),
     "vllm-killed": Case(0, "killed", "vLLM's process VllmWorker-0 died", retry=True),
     "max-missing": Case(1, "missing", "/models/none does not exist"),
@@ -54,6 +53,7 @@ RECORDED = {
     "max-truncated": Case(1, "weights", "MAX's worker crashed while it read the weights (Segmentation fault)"),
     "max-badtype": Case(1, "unsupported", 'MAX does not know models of type "foo"'),
     "max-badarch": Case(1, "unsupported", "MAX does not know the architecture FooForCausalLM"),
+    "max-tokenizer": Case(1, "weights", "the model's tokenizer cannot be read"),
     "max-badjson": Case(1, "weights", "a JSON file of the model cannot be read"),
     "max-context": Case(1, "context", "100000 tokens is more than the 8192"),
     "max-bf16": Case(1, "weights", "no weights that MAX can read as q4_k"),
@@ -116,6 +116,10 @@ WRITTEN = [
     ("vllm", "RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "driver", False),
     ("vllm", "OSError: [Errno 28] No space left on device", "disk", True),
     ("vllm", "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "host_memory", True),
+    ("vllm", "ValueError: Couldn't instantiate the backend tokenizer from one of: ", "weights", False),
+    ("vllm", "  Value error, Unknown quantization method: foo. Must be one of ['awq', [type=...", "unsupported", False),
+    ("vllm", "ValueError: There is no module or parameter named 'normal' in LlamaModel.", "weights", False),
+    ("max", "ValueError: GPU id 0 requested but no GPUs are available. Use valid device IDs", "driver", False),
     ("vllm", "OSError: AF_UNIX path too long", "bad_argument", False),
     ("max", "RuntimeError: Model size exceeds available memory (15.0 GiB > 10.2 GiB). ", "gpu_memory", True),
     ("max", "ERROR: Generated out-of-vocabulary token_id=9223372036854775807", "crash", False),
@@ -157,7 +161,7 @@ def test_max_without_a_gpu_lacks_the_machines_memory() -> None:
         (-11, "crash", "SIGSEGV", True),
         (-6, "crash", "SIGABRT", True),
         (-4, "unsupported", "instructions this CPU does not have", False),
-        (-15, "killed", "told to end by somebody else", True),
+        (-15, "told", "told to end by somebody else", True),
         (-40, "crash", "signal 40", True),
     ],
 )
@@ -183,3 +187,11 @@ def test_the_innermost_process_knows_best() -> None:
 
 def test_a_quoted_line_is_not_endless() -> None:
     assert len(causes.explain("X", (), 1, [f"ValueError: {'x' * 5000}"]).cause) < 400
+
+
+def test_a_kill_for_no_lack_of_memory_was_somebodys_wish() -> None:
+    killed = base.load("vllm").explain_exit(-9, [])
+    assert "somebody" in causes.not_for_memory("vLLM", killed).cause
+    assert causes.not_for_memory("vLLM", killed).retry
+    crashed = base.load("vllm").explain_exit(-11, [])
+    assert causes.not_for_memory("vLLM", crashed) is crashed
