@@ -6,7 +6,7 @@ ENGINE ?= llama_cpp
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test test-fast test-oldest test-system rpm check fmt lint types layers docs engines bench lock clean
+.PHONY: run test fuzz test-fast test-oldest test-system rpm check fmt lint types layers docs engines bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -15,6 +15,10 @@ run: $(VENV)/.installed
 ## Every test, the real engines included (installed once, into the user's own state directory).
 test: $(VENV)/.installed-dev engines
 	$(PYTEST)
+
+## Ask every route for nonsense: 20,000 spoilt bodies, and what schemathesis makes of the OpenAPI document.
+fuzz: $(VENV)/.installed-dev
+	FUZZ=$${FUZZ:-20000} $(PYTEST) -s tests/front/test_mutations.py tests/front/test_openapi_fuzz.py
 
 ## The tests that need no engine.
 test-fast: $(VENV)/.installed-dev

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import os
 import re
 import secrets
@@ -45,6 +46,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     key: str = ""
     concurrent: int | None = None
     tokens_per_minute: int | None = None
+    weight: float = 1.0  # of its turns when requests wait; 2 = twice as many
     created: int = 0  # Unix seconds
 
 
@@ -59,6 +61,7 @@ class ApiKey:
     name: str
     digest: bytes
     limits: Limits
+    weight: float = 1.0
     created: int = 0  # Unix seconds; 0 = not known
     fixed: bool = False  # from a credential: not ours to change
 
@@ -156,7 +159,7 @@ class KeyRing:
         given = (entry.concurrent, entry.tokens_per_minute)
         limits = Limits(*(own if own is not None else other for own, other in zip(given, self._general, strict=True)))
         digest = bytes.fromhex(entry.sha256) if entry.sha256 else hashlib.sha256(entry.key.encode()).digest()
-        return ApiKey(entry.name, digest, limits, entry.created, fixed)
+        return ApiKey(entry.name, digest, limits, entry.weight, entry.created, fixed)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -202,6 +205,8 @@ def _entries(path: Path) -> tuple[_Entry, ...]:
             raise ConfigError(f"{path}: `sha256` of the key {entry.name} must be 64 hexadecimal digits")
         if min(entry.concurrent or 0, entry.tokens_per_minute or 0) < 0:
             raise ConfigError(f"{path}: a limit of the key {entry.name} is negative, but 0 or more was expected")
+        if not 0 < entry.weight < math.inf:
+            raise ConfigError(f"{path}: the weight of the key {entry.name} is {entry.weight}, but more than 0 was expected")
     return entries
 
 

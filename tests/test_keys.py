@@ -74,12 +74,13 @@ async def test_names_that_are_taken_or_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_keys_of_others_and_limits_that_are_stated(tmp_path: Path) -> None:
-    text = f'[[key]]\nname = "a"\nkey = "ours"\n[[key]]\nname = "b"\nsha256 = "{SHA}"\nconcurrent = 0\n'
+    text = f'[[key]]\nname = "a"\nkey = "ours"\n[[key]]\nname = "b"\nsha256 = "{SHA}"\nconcurrent = 0\nweight = 2\n'
     keys = ring(tmp_path, text, main="concurrent = 5\ntokens_per_minute = 100\n")
     a, b = keys.find(["ours"]), keys.find(["theirs"])
     assert a is not None and b is not None
     assert (a.name, a.limits) == ("a", Limits(5, 100))
     assert (b.name, b.limits) == ("b", Limits(0, 100))
+    assert (a.weight, b.weight) == (1, 2)
     assert keys.find([SHA]) is None, "the hash is no key"
     assert keys.find([]) is keys.find([""]) is None
 
@@ -107,6 +108,7 @@ def _say(keys: KeyRing) -> None:
         ('[[key]]\nname = "a"\nsha256 = "12"\n', "must be 64 hexadecimal digits"),
         ('[[key]]\nname = "a"\nkey = 918273\n', "`key.0.key` is not shown, but str was expected"),
         ('[[key]]\nname = "a"\nkey = "x"\ntokens_per_minute = -1\n', "a limit of the key a is negative"),
+        ('[[key]]\nname = "a"\nkey = "x"\nweight = 0\n', "the weight of the key a is 0"),
         ('[[key]]\nname = "a b"\nkey = "x"\n', "cannot be the name of a key"),
         ('[[key]]\nname = "a"\nkey = "x"\n' * 2, "two keys are called a"),
         ('[[key]]\nname = "a"\nkye = "x"\n', "unknown key `key.0.kye`"),

@@ -21,7 +21,7 @@ LAUNCHER = Path(__file__).with_name("launchers") / "llama_server.py"
 PROMPT_CACHE = "1024"  # MiB of old prompts kept in memory; its own default, 8192, is as much as a small machine has
 
 _SAMPLER_LAST = 0xFFFFFFFF  # a seed of this value asks for a random one
-_IGNORED = {  # what it would leave out in silence -> what that is
+_MISSED = {  # what it would leave out in silence -> what that is
     "echo": "repeat the prompt",
     "min_tokens": "be told a least number of tokens",
     "stop_token_ids": "be told token ids to stop at",
@@ -105,6 +105,7 @@ class LlamaCpp:
     formats = frozenset({Format.GGUF})
     trims_stops = True
     unit_vectors = True
+    ignores: Mapping[str, Any] = {}
     bounded_scores = False
     overflow = r"(?:request \((\d+) tokens\) )?exceeds the available context size"
     vital = ""
@@ -153,7 +154,7 @@ class LlamaCpp:
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
         result = bodies.common(kind, body, model, settings)
-        for name, meaning in _IGNORED.items():
+        for name, meaning in _MISSED.items():
             if result.pop(name, None):
                 raise UnsupportedError(f"llama.cpp cannot {meaning} (`{name}`)", hint="run the model on vLLM")
         if "repetition_penalty" in result:

@@ -144,6 +144,12 @@ class Max:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
     unit_vectors = False  # their length grows with the text's
+    ignores = {  # noqa: RUF012  # as the protocol has it: read only
+        "min_p": 0.0,
+        "typical_p": 1.0,
+        "repeat_last_n": 64,
+        "parallel_tool_calls": True,
+    }
     bounded_scores = True
     overflow = r"Prompt is too long: (\d+) tokens"
     vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise

@@ -35,7 +35,6 @@ SOCKET_NAME = 36  # bytes: a UUID, by which its processes find each other under 
 FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
 
 _LARGEST_SEED = (1 << 63) - 1
-_NOT_KNOWN = frozenset({"repeat_last_n", "typical_p"})
 _TELL = (
     "run it on llama.cpp, which finds out by itself, or add --enable-auto-tool-choice and --tool-call-parser with its"
     " parser to the model's `args`"
@@ -148,6 +147,7 @@ class Vllm:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
     unit_vectors = True
+    ignores = {"repeat_last_n": 64, "typical_p": 1.0}  # noqa: RUF012  # as the protocol has it: read only
     bounded_scores = True
     overflow = r"maximum context length is \d+ tokens|longer than the maximum model length"
     vital = r"^VLLM::"  # EngineCore and workers name themselves so
@@ -234,7 +234,7 @@ class Vllm:
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
         if kind is Kind.EMBED and not bodies.embeds(model):
             raise bodies.no_embeddings(model)
-        result = bodies.without(bodies.common(kind, body, model, settings), _NOT_KNOWN)
+        result = bodies.without(bodies.common(kind, body, model, settings), self.ignores)
         bodies.check_images(result, model)
         if len(result.get("stop", ())) > MAX_STOPS:
             raise UnsupportedError(f"vLLM takes at most {MAX_STOPS} stop strings", hint="send fewer of them")

@@ -40,7 +40,7 @@ class Doorkeeper:
         if (key := self._keys.find(shown)) is None:
             told.headers["WWW-Authenticate"] = 'Bearer realm="hyperllama"'
             raise _refusal(shown)
-        told.client = key.name
+        told.client, told.weight = key.name, key.weight
         told.admit = lambda: self._admit(key, told)
 
     def _admit(self, key: ApiKey, told: Record) -> Callable[[], None]:

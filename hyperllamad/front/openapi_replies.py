@@ -115,7 +115,7 @@ class ChatCompletionChunk(msgspec.Struct, kw_only=True):
 class CompletionChoice(msgspec.Struct, kw_only=True):
     text: str
     index: int
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "load"] | None
     logprobs: dict[str, Any] | None = None
 
 

@@ -110,8 +110,8 @@ class Supervisor(Protocol):
     def closing(self) -> bool:
         """Shutting down: nothing new is taken."""
 
-    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "") -> Lease:
-        """Ask for an engine, on behalf of one of many clients; raises NoEngineError."""
+    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "", weight: float = 1.0) -> Lease:
+        """Ask for an engine, on behalf of one of many clients who get turns by weight; raises NoEngineError."""
 
     def settings(self, model: Model) -> Settings:
         """How the model would be run now; raises NoEngineError."""

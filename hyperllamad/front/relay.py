@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Served = TypeVar("Served")
 
 ENGINE = "http://engine"
+IGNORED = "X-Hyperllama-Ignored"  # fields that the engine can do nothing with
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)  # an answer may take as long as it likes
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -63,7 +64,7 @@ async def lease(services: Services, model: Model, keep_alive: float | None) -> U
 async def _lease(
     services: Services, model: Model, keep_alive: float | None, held: AsyncExitStack, told: request_scope.Record
 ) -> Upstream:
-    wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client)
+    wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client, weight=told.weight)
     held.callback(wish.release)
     try:
         upstream = await wish.granted()
@@ -138,7 +139,10 @@ async def ask_path(upstream: Upstream, path: str, body: dict[str, Any], held: As
 
 
 def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
-    return upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+    made = upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+    if lost := [name for name, neutral in upstream.engine.ignores.items() if body.get(name, neutral) != neutral]:
+        request_scope.record().headers[IGNORED] = ", ".join(lost)
+    return made
 
 
 async def _begin(

@@ -44,6 +44,7 @@ class Record:
     status: int = 0
     finished: bool = False
     client: str = ""  # who asks: the name of the API key, else the address
+    weight: float = 1.0  # of that client's turns, when requests wait
     headers: dict[str, str] = field(default_factory=dict)  # what the response says beside its body, error or not
     admit: Callable[[], Callable[[], None]] | None = None  # before an engine is asked for; gives what ends it
 

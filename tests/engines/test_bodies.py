@@ -9,7 +9,7 @@ import pytest
 
 from hyperllamad.core.errors import BadRequestError, UnsupportedError
 from hyperllamad.core.models import Kind
-from hyperllamad.engines import base
+from hyperllamad.engines import base, fields
 from tests.engines import samples
 
 CHAT, COMPLETION, EMBED = Kind.CHAT, Kind.COMPLETION, Kind.EMBED
@@ -345,3 +345,44 @@ def test_max_takes_no_token_ids_it_cannot_check() -> None:
     unknown = dataclasses.replace(samples.DIRECTORY, info={})
     with pytest.raises(UnsupportedError, match="text only"):
         base.load("max").body(COMPLETION, {"prompt": [1]}, unknown, samples.settings("max"))
+
+
+# For every field a body may hold: a value that means something.  (What is left at its neutral value proves nothing.)
+MEANINGFUL: dict[str, Any] = {
+    "temperature": 0.3, "top_p": 0.4, "top_k": 7, "min_p": 0.1, "typical_p": 0.6, "repetition_penalty": 1.2,
+    "repeat_last_n": 9, "presence_penalty": 0.2, "frequency_penalty": 0.3, "seed": 11, "stop": ["x"],
+    "stop_token_ids": [5], "ignore_eos": True, "min_tokens": 2, "max_tokens": 9, "logit_bias": {"5": 1.0}, "n": 2,
+    "response_format": JSON_SCHEMA, "stream": True, "return_token_ids": True,
+    "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 8, "tools": [WEATHER],
+    "tool_choice": "required", "parallel_tool_calls": False, "logprobs": True, "top_logprobs": 2,
+    "chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low",
+    "prompt": "x", "suffix": "y", "echo": True, "input": ["x"], "encoding_format": "float",
+    "query": "q", "documents": ["d"],
+}  # fmt: skip
+NEEDS = {"tool_choice": ["tools"], "parallel_tool_calls": ["tools"], "top_logprobs": ["logprobs"]}
+ELSEWHERE = {  # what carries the meaning on, where it is not the field itself
+    "repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens", "response_format": "json_schema",
+    "suffix": "prompt",
+}  # fmt: skip
+NOTHING_LOST = {("llama_cpp", "return_token_ids"), ("max", "encoding_format")}  # it answers in that form anyway
+
+
+@pytest.mark.parametrize("engine", ALL)
+@pytest.mark.parametrize("kind", [CHAT, COMPLETION])
+def test_no_field_is_lost_in_silence(engine: str, kind: Kind) -> None:
+    """Each is handed on, refused in words that name it, or in the engine's `ignores`, which clients are told of."""
+    lost, refused = set(), set()
+    assert fields._FIELDS[kind].keys() <= MEANINGFUL.keys()
+    for name in fields._FIELDS[kind]:
+        given = {other: MEANINGFUL[other] for other in NEEDS.get(name, ())} | {name: MEANINGFUL[name]}
+        given |= {"prompt": "x"} if kind is COMPLETION else {"messages": MEANINGFUL["messages"]}
+        try:
+            made = body(engine, given, kind)
+        except (UnsupportedError, BadRequestError) as refusal:
+            assert str(refusal)
+            refused.add(name)
+            continue
+        if name not in made and ELSEWHERE.get(name) not in made and (engine, name) not in NOTHING_LOST:
+            lost.add(name)
+    told = base.load(engine).ignores.keys() & fields._FIELDS[kind].keys()
+    assert lost <= told <= lost | refused

@@ -50,6 +50,7 @@ class House:
     supervisor: fakes.FakeSupervisor
     metrics: Metrics
     socket: Path
+    port: int = 0  # on loopback, where one was asked for
 
     async def wait_idle(self) -> None:
         """Until no request holds anything: a client sees the end of its answer a moment before."""
@@ -78,6 +79,7 @@ async def open_house(
     store: Store | None = None,
     keys: KeyRing | None = None,
     config: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    tcp: bool = False,
     **server: Any,
 ) -> AsyncIterator[House]:
     """The front over `script`, behind our own listener; `wire=False` takes the fast path away, `server` is [server],
@@ -101,8 +103,10 @@ async def open_house(
         await held.enter_async_context(_running(store.library))
         app = create_app(Services(store.catalog, supervisor, store.library, loaded, metrics, "1.2.3", keys))
         sock = listen.open_unix(where / "front")
-        await held.enter_async_context(_served(app if wire else _without_wire(app), sock))
-        yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front")
+        ports = listen.open_tcp("127.0.0.1", 0) if tcp else []
+        await held.enter_async_context(_served(app if wire else _without_wire(app), sock, *ports))
+        port = ports[0].getsockname()[1] if ports else 0
+        yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front", port)
 
 
 @asynccontextmanager
@@ -116,7 +120,7 @@ async def _running(library: Library) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _served(app: App, sock: socket.socket) -> AsyncIterator[None]:
+async def _served(app: App, *socks: socket.socket) -> AsyncIterator[None]:
     """A task of its own and not a task group: a failed assertion must not come wrapped."""
     stop, started = anyio.Event(), asyncio.get_running_loop().create_future()
 
@@ -124,7 +128,7 @@ async def _served(app: App, sock: socket.socket) -> AsyncIterator[None]:
         def started(self, value: object = None) -> None:
             started.set_result(value)
 
-    serving = asyncio.create_task(listen.serve(app, [sock], stop=stop.wait, grace=1.0, task_status=Status()))
+    serving = asyncio.create_task(listen.serve(app, socks, stop=stop.wait, grace=1.0, task_status=Status()))
     await started
     try:
         yield

@@ -58,6 +58,7 @@ class FakeEngine:
     title = "Scripted"
     formats = frozenset(Format)
     trims_stops = True
+    ignores: Mapping[str, Any] = {"min_p": 0.0}
     bounded_scores = False
     overflow = r"(?:(\d+) tokens are )?too long"
     vital = ""
@@ -191,13 +192,15 @@ class FakeSupervisor:
     loaded: Model | None = None
     keep_alive: float = 300.0
     kept: list[tuple[str, float]] = field(default_factory=list)
+    clients: list[tuple[str, float]] = field(default_factory=list)
     grown: list[int] = field(default_factory=list)
     more_rows: list[FakeRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ready.set()
 
-    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "") -> FakeLease:
+    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "", weight: float = 1.0) -> FakeLease:
+        self.clients.append((client, weight))
         self.open += 1
         self.taken += 1
         if keep_alive is not None:

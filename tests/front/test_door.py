@@ -34,7 +34,7 @@ def ring(root: Path, text: str, *, required: bool = True) -> KeyRing:
 @pytest.fixture
 def keys(tmp_path: Path) -> KeyRing:
     entries = [
-        'name = "alice"\nkey = "hl-alice"\n',
+        'name = "alice"\nkey = "hl-alice"\nweight = 3\n',
         'name = "one"\nkey = "hl-one"\nconcurrent = 1\n',
         'name = "thrifty"\nkey = "hl-thrifty"\ntokens_per_minute = 6\n',
     ]
@@ -108,6 +108,13 @@ async def test_what_is_no_key_is_refused_in_the_words_of_each_api(
         "code": "invalid_api_key",
     }
     assert anthropic.json()["error"] == {"type": "authentication_error", "message": says}
+
+
+async def test_turns_are_taken_under_the_name_of_the_key(house: OpenHouse, keys: KeyRing) -> None:
+    async with house(talk, keys=keys) as h:
+        for key in ("hl-alice", "hl-one"):
+            await h.client.post("/api/chat", CHAT, headers=bearer(key))
+        assert h.supervisor.clients == [("alice", 3), ("one", 1)]
 
 
 async def test_off_means_that_no_key_is_looked_at(house: OpenHouse, tmp_path: Path) -> None:

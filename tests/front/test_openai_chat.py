@@ -633,3 +633,11 @@ async def test_zstd_that_is_not_sound(house: OpenHouse) -> None:
             415,
             "request bodies in the encoding 'br' are not understood (send the body as it is, or as zstd)",
         )
+
+
+@pytest.mark.parametrize(("min_p", "says"), [(0.1, "min_p"), (0, None), (None, None)])
+async def test_what_the_engine_can_do_nothing_with_is_said(house: OpenHouse, min_p: Any, says: str | None) -> None:
+    async with house(lambda _: Stream(short_chat("a"))) as h:
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "min_p": min_p}
+        reply = await h.client.post("/v1/chat/completions", body)
+    assert (reply.status, reply.header("x-hyperllama-ignored")) == (200, says)

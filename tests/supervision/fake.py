@@ -46,6 +46,7 @@ class FakeEngine:
     title = "Fake"
     formats = frozenset({Format.GGUF})
     trims_stops = True
+    ignores: Mapping[str, Any] = {}
     bounded_scores = True
     overflow = "too long"
     vital = "--worker"
