@@ -206,7 +206,9 @@ def _entries(path: Path) -> tuple[_Entry, ...]:
         if min(entry.concurrent or 0, entry.tokens_per_minute or 0) < 0:
             raise ConfigError(f"{path}: a limit of the key {entry.name} is negative, but 0 or more was expected")
         if not 0 < entry.weight < math.inf:
-            raise ConfigError(f"{path}: the weight of the key {entry.name} is {entry.weight}, but more than 0 was expected")
+            raise ConfigError(
+                f"{path}: the weight of the key {entry.name} is {entry.weight}, but more than 0 was expected"
+            )
     return entries
 
 

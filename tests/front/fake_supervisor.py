@@ -199,7 +199,9 @@ class FakeSupervisor:
     def __post_init__(self) -> None:
         self.ready.set()
 
-    def lease(self, model: Model, *, keep_alive: float | None = None, client: str = "", weight: float = 1.0) -> FakeLease:
+    def lease(
+        self, model: Model, *, keep_alive: float | None = None, client: str = "", weight: float = 1.0
+    ) -> FakeLease:
         self.clients.append((client, weight))
         self.open += 1
         self.taken += 1
