@@ -108,11 +108,12 @@ async def ask(
     `seen` takes notes of it; `filters` are those of the answer that this one continues.
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
-    thinks = thinking.wanted(body)
+    thinks, asked_for = thinking.wanted(body), body
     body = _body(upstream, kind, body)
     asked = time.perf_counter_ns()
     response, work = await _begin(upstream, kind.value, body, held)
     if filters is None:
+        _say_ignored(upstream, asked_for)
         filters = []
         if not upstream.engine.trims_stops and (stops := body.get("stop")):
             filters.append(StopFilter(stops))
@@ -139,10 +140,12 @@ async def ask_path(upstream: Upstream, path: str, body: dict[str, Any], held: As
 
 
 def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
-    made = upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+    return upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
+
+
+def _say_ignored(upstream: Upstream, body: dict[str, Any]) -> None:
     if lost := [name for name, neutral in upstream.engine.ignores.items() if body.get(name, neutral) != neutral]:
         request_scope.record().headers[IGNORED] = ", ".join(lost)
-    return made
 
 
 async def _begin(
