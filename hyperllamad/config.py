@@ -68,6 +68,7 @@ class FleetTable(_Table, frozen=True, kw_only=True):
     load_timeout: str = "15m"
     stop_timeout: str = "10s"
     restart_budget: int = 3
+    adopt_within: str = "0"
     preload: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
     memory: str = ""
@@ -97,6 +98,11 @@ class FleetTable(_Table, frozen=True, kw_only=True):
     @property
     def stop_timeout_seconds(self) -> float:
         return parse_seconds(self.stop_timeout)
+
+    @property
+    def adopt_within_seconds(self) -> float:
+        """0 = engines end with the daemon."""
+        return max(0.0, parse_seconds(self.adopt_within))
 
     @property
     def load_timeout_seconds(self) -> float:
@@ -420,6 +426,7 @@ def _check_values(config: Config, main: Path) -> None:
         (main, "server.unread_timeout", lambda: parse_seconds(config.server.unread_timeout)),
         (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
+        (main, "fleet.adopt_within", lambda: config.fleet.adopt_within_seconds),
         (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
         (main, "fleet.memory", lambda: config.fleet.memory_bytes),
         (main, "fleet.gpu_overhead", lambda: config.fleet.gpu_overhead_bytes),

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, connections, doors, heartbeat
+from hyperllamad import __version__, connections, doors, handover, heartbeat
 from hyperllamad import demo as demonstration
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
@@ -70,7 +71,7 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
     look = partial(machine.read, gpus)
     library = Library(config, shortnames.load(config.paths.config), picker=Picker(look, homes.kinds))
     meter = Meter(gpus, host_limit=config.fleet.memory_bytes)
-    supervisor = Supervisor(config, homes, meter=meter)
+    supervisor = Supervisor(config, homes, meter=meter, resolve=catalog.resolve)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = opened.url
@@ -86,7 +87,7 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
         url=url,
     )
     async with anyio.create_task_group() as root:
-        stop: anyio.Event = await root.start(_watch_signals, root.cancel_scope)
+        stop: _Stop = await root.start(_watch_signals, root.cancel_scope)
         async with heartbeat.patience(notifier):
             await root.start(supervisor.run)
             await root.start(library.run)
@@ -99,19 +100,22 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
             root.start_soon(_sweep_homes, homes)
+            if config.fleet.adopt_within_seconds:
+                root.start_soon(handover.warn_of_kills)
             for name in config.fleet.preload:
                 root.start_soon(_preload, catalog, supervisor, name)
             if demo:
                 root.start_soon(demonstration.greet, catalog, supervisor, url)
-            await stop.wait()
+            await stop.asked.wait()
             notifier.stopping()
-            log.info("stopping", extra=fields(grace=config.server.grace))
+            leave = config.fleet.adopt_within_seconds > 0 and (stop.restarts or await handover.is_restart())
+            log.info("restarting" if leave else "stopping", extra=fields(grace=config.server.grace))
             async with heartbeat.patience(notifier):
                 if opened.handed_on:
                     # New clients wait at the sockets for the next life: who is in already is served to the end first.
                     with anyio.move_on_after(config.server.grace):
                         await front.close()
-                supervisor.close(now=opened.handed_on)
+                supervisor.close(now=opened.handed_on, leave=leave)
                 await supervisor.wait_empty()
         root.cancel_scope.cancel()
     log.info("stopped")
@@ -138,16 +142,28 @@ def _load_keys(config: Config) -> KeyRing:
     return keys
 
 
-async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[anyio.Event]) -> None:
-    """The first signal asks for an orderly stop, another one skips the grace; a closed terminal (HUP) is a stop."""
-    stop = anyio.Event()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+@dataclass
+class _Stop:
+    """The end, once it was asked for; `restarts` when whoever asked said that another life will follow."""
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    restarts: bool = False
+
+
+async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[_Stop]) -> None:
+    """The first signal asks for an orderly stop, another one skips the grace; a closed terminal (HUP) is a stop.
+
+    USR1 asks for a stop that leaves the engines to the next life, where `fleet.adopt_within` allows it.
+    """
+    stop = _Stop()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         task_status.started(stop)
         async for number in signals:
-            if stop.is_set():
+            if stop.asked.is_set():
                 log.warning("told again to stop: not waiting for requests", extra=fields(signal=number.name))
                 everything.cancel()
-            stop.set()
+            stop.restarts = number == signal.SIGUSR1
+            stop.asked.set()
 
 
 async def _preload(catalog: Catalog, supervisor: Supervisor, name: str) -> None:

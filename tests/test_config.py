@@ -127,6 +127,13 @@ def test_connections_are_bounded_by_the_descriptors_unless_stated(tmp_path: Path
     assert config.Server().bounds(64).connections == 16, "a few even then"
 
 
+def test_engines_end_with_the_daemon_unless_stated(tmp_path: Path) -> None:
+    assert config.load(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 0
+    write(tmp_path, "[fleet]\nadopt_within = '1m30s'\n")
+    assert config.load(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 90
+    assert "`fleet.adopt_within`" in refused(write(tmp_path, "[fleet]\nadopt_within = 'soon'\n"))
+
+
 def test_a_model_file_without_a_name_is_refused(tmp_path: Path) -> None:
     assert "the key `name` is missing" in refused(write(tmp_path, "context = 1\n", "models.d/x.toml"))
 

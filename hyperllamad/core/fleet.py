@@ -170,15 +170,46 @@ class Fleet:
             out = self._apply(slot, Order.RETRY, now)
         return out + self._settle(now)
 
-    def close(self, now: float) -> list[Action]:
-        """Nobody new is served; what is open may finish; views() is empty when all is over."""
+    def close(self, now: float, *, drain: bool = True) -> list[Action]:
+        """Nobody new is served; what is open may finish; views() is empty when all is over.
+
+        Without `drain` the instances stay as they are until they are told otherwise.
+        """
         self._closing = True
         out: list[Action] = []
         for wish in self._queue.oldest_first():
             self._queue.leave(wish.lease)
             out.append(Refuse(wish.lease, ClosingError()))
-        for slot in list(self._slots.values()):
+        for slot in list(self._slots.values()) if drain else ():
             out += self._apply(slot, Order.DRAIN, now)
+        return out + self._settle(now)
+
+    def adopt(
+        self,
+        key: Key,
+        now: float,
+        *,
+        keep_alive: float,
+        terms: Terms = NO_TERMS,
+        placement: Placement | None = None,
+    ) -> list[Action]:
+        """An engine of an earlier life serves `key`: it has its place already, and starts there without a wish.
+
+        Not for a key that has an instance.
+        """
+        slot = Slot(key, self._patience, keep_alive, since=now, last_used=now, terms=terms, placement=placement)
+        self._slots[key] = slot
+        self._journal.tell("adopted", key, "an earlier life of the daemon left it running", now)
+        out: list[Action] = [Changed(key, slot.state)]
+        return out + self._apply(slot, Order.START, now) + self._settle(now)
+
+    def leave(self, key: Key, now: float) -> list[Action]:
+        """The engine of `key` goes on without us, for the next life of the daemon: the instance is over."""
+        slot = self._slots.get(key)
+        out: list[Action] = []
+        if slot is not None:
+            self._journal.tell("left", key, "the next life of the daemon goes on with it", now)
+            out = self._apply(slot, Order.STOP, now) + self._apply(slot, Fact.EXITED, now)
         return out + self._settle(now)
 
     # -- what people see -------------------------------------------------------------------------------------------

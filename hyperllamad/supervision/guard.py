@@ -2,11 +2,14 @@
 # ruff: noqa: PTH123, PTH208
 """The process between the daemon and one engine: it sees to it that nobody the engine started outlives the engine.
 
-Run as `python -I -S guard.py FD GROUP argv...`: standard library only, nothing of ours imported, blocked in one poll()
-while nothing happens.  FD is its end of a socket pair with the daemon; GROUP the control group the engine is put into,
-"" where there is none.
+Run as `python -I -S guard.py FD GROUP PLACE PATIENCE argv...`: standard library only, nothing of ours imported, blocked
+in one poll() while nothing happens.  FD is its end of a socket pair with the daemon; GROUP the control group the engine
+is put into, "" where there is none.  With a PLACE the engine may outlive the daemon, whose next life connects to `door`
+there within PATIENCE seconds and is the daemon from then on.  `out` there is the pipe that the engine's output goes
+into; held open here, so that writing to it never fails while nobody reads.
 
-    from the daemon    T = SIGTERM to the engine's main process; K, or the end of the stream = kill everything
+    from the daemon    T = SIGTERM to the engine's main process; K = kill everything
+                       the end of the stream = the daemon is gone: after T or without a PLACE, the same as K
     to the daemon      {"pid": N, "start": ticks}      the engine runs; `start` as in /proc/N/stat
                        {"spawn_error": errno}          it could not be started; nothing follows
                        {"exit": code}                  it ended and nobody is left; negative = killed by that signal
@@ -25,6 +28,11 @@ import os
 import select
 import signal
 import sys
+import time
+
+TYPE_CHECKING = False  # as typing has it, which would have to be imported
+if TYPE_CHECKING:
+    import socket
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 UNHEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # for the daemon to act on; it tells us
@@ -33,7 +41,8 @@ FIXED = {signal.SIGKILL, signal.SIGSTOP}  # cannot be ignored, nor set
 
 def main(arguments: list[str]) -> int:
     control = int(arguments[0])
-    group, command = arguments[1], arguments[2:]
+    group, place, patience = arguments[1], arguments[2], float(arguments[3])
+    command = arguments[4:]
     os.set_inheritable(control, False)  # noqa: FBT003 - positional only
     for number in UNHEARD:
         signal.signal(number, signal.SIG_IGN)
@@ -43,19 +52,21 @@ def main(arguments: list[str]) -> int:
         return 1
     wakeup = wake_on_child_exit()
     try:
+        door = open_door(place) if place else None
         pid = start(command, group, libc)
     except OSError as failure:
         report(control, spawn_error=failure.errno or errno.EIO)
         return 1
-    report(control, pid=pid, start=start_time(pid))
-    wait_for_end(control, wakeup, pid)
-    report(control, exit=end_everybody(pid, group))
+    daemon = Daemon(control, door, patience)
+    daemon.greet(pid)
+    wait_for_end(daemon, wakeup, pid)
+    report(daemon.control, exit=end_everybody(pid, group))
     return 0
 
 
 def report(control: int, **message: int) -> None:
     fields = ", ".join(f'"{name}": {number}' for name, number in message.items())
-    with contextlib.suppress(OSError):  # the daemon is gone; the next read says so too
+    with contextlib.suppress(OSError):  # the daemon is gone; -1, or the next read says so too
         os.write(control, f"{{{fields}}}\n".encode())
 
 
@@ -109,23 +120,80 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-def wait_for_end(control: int, wakeup: int, pid: int) -> None:
-    """Until the engine's main process has ended, or the daemon says kill, or the daemon is gone."""
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wakeup, select.POLLIN)
+class Daemon:
+    """The daemon as the guard sees it: the one that started it, its next life, or none for a while."""
+
+    def __init__(self, control: int, door: socket.socket | None, patience: float) -> None:
+        self.control = control  # -1 = it is gone
+        self.door = door
+        self.patience = patience  # seconds
+        self.ending = False  # the engine was told to end: nobody is waited for then
+        self._gone_at = 0.0
+
+    def greet(self, pid: int) -> None:
+        report(self.control, pid=pid, start=start_time(pid))
+
+    def wait(self, wakeup: int) -> set[int]:
+        """Descriptors that have something to say; empty when the patience has run out."""
+        poll = select.poll()
+        sources = [wakeup, self.control, *([self.door.fileno()] if self.door is not None else [])]
+        for descriptor in sources:
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        left = None if self.control >= 0 else max(0.0, self._gone_at + self.patience - time.monotonic()) * 1000
+        return {descriptor for descriptor, _ in poll.poll(left)}
+
+    def heard(self, pid: int) -> bool:
+        """Do as it says; False when everything is to end."""
+        try:
+            asked = os.read(self.control, 64)
+        except ConnectionResetError:
+            asked = b""
+        if b"K" in asked:
+            return False
+        if asked:
+            self.ending = True
+            os.kill(pid, signal.SIGTERM)  # not yet reaped, so the number is still its own
+            return True
+        if self.door is None or self.ending:
+            return False
+        os.close(self.control)
+        self.control, self._gone_at = -1, time.monotonic()
+        return True
+
+    def let_in(self, pid: int) -> None:
+        """Its next life: one holds the lock of the runtime directory, so whoever was before is no more."""
+        assert self.door is not None  # noqa: S101 - it is what was heard
+        connection, _ = self.door.accept()
+        if self.control >= 0:
+            os.close(self.control)
+        self.control = connection.detach()
+        self.greet(pid)
+
+
+def open_door(place: str) -> socket.socket:
+    """Listen in a directory that only our user can enter; raises OSError."""
+    import socket  # noqa: PLC0415 - half a megabyte that only those pay who may outlive the daemon
+
+    os.open(f"{place}/out", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # held until we end
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(f"{place}/door")
+    door.listen(1)
+    return door
+
+
+def wait_for_end(daemon: Daemon, wakeup: int, pid: int) -> None:
+    """Until the engine's main process has ended, the daemon says kill, or is gone and no other comes."""
     while not main_has_ended(pid):
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        ready = daemon.wait(wakeup)
+        if not ready:
+            return
         if wakeup in ready:
             os.read(wakeup, 4096)
-        if control in ready:
-            try:
-                asked = os.read(control, 64)
-            except ConnectionResetError:
-                asked = b""
-            if not asked or b"K" in asked:
-                return
-            os.kill(pid, signal.SIGTERM)  # not yet reaped, so the number is still its own
+        if daemon.control in ready and not daemon.heard(pid):
+            return
+        if daemon.door is not None and daemon.door.fileno() in ready:
+            daemon.let_in(pid)
 
 
 def main_has_ended(pid: int) -> bool:

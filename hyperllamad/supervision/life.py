@@ -23,11 +23,13 @@ from hyperllamad.core.models import Limits, Placement
 from hyperllamad.engines import causes
 from hyperllamad.engines.base import Host, Launch, Place
 from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
+from hyperllamad.supervision.adoption import Foundling
 from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
 from hyperllamad.supervision.health import Health
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.phases import Phases
+from hyperllamad.supervision.place import Stand
 from hyperllamad.supervision.plan import Plan
 from hyperllamad.supervision.probe import Pace
 from hyperllamad.supervision.slumber import Slumber
@@ -65,6 +67,8 @@ class Life:
         delegation: Delegation | None = None,
         spares: Spares,
         room: Placement | None = None,
+        found: Foundling | None = None,
+        describe: Callable[[], Stand] | None = None,
         report: Callable[[Fact, HyperLlamaError | None], None],
         progressed: Callable[[], None],
         ended: Callable[[End], None],
@@ -72,6 +76,7 @@ class Life:
         """`room` is the memory it may take; None = nobody counts it.
 
         `ended` is called, once, the moment nobody is left; run() may go on for a while to clean up.
+        `found` is an engine to take over instead of starting one; `describe` says what it serves, for the next life.
         """
         self.plan = plan
         self.room = room
@@ -81,16 +86,24 @@ class Life:
         self.upstream: Upstream | None = None  # once ready
         self._ring = ring
         self._paths = config.paths
+        self._patience = config.fleet.adopt_within_seconds
         self._host = host
         self._delegation = delegation
         self._pace = pace
         self._spares = spares
+        self._found = found
+        self._describe = describe
+        self._where: Place | None = None  # once it has one
+        if found is not None and found.leader.guard is not None:  # its memory is ours to count from the first moment
+            self.guard = found.leader.guard.pid
+        self.left = anyio.Event()  # it goes on without us
         self._report = report
         self._progressed = progressed
         self._on_end = ended
         self._began = time.monotonic()
         self._memory_kills = procfs.memory_kills()  # before it
         self._asked = False  # to end
+        self._leaves = False  # the engine goes on without us
         self._killed = anyio.Event()
         self.stuck: tuple[int, ...] = ()  # processes that do not end though they were killed
         self._child: Child | Prepared | None = None
@@ -111,15 +124,44 @@ class Life:
         return time.monotonic() - self._began
 
     def terminate(self) -> None:
+        if self._leaves:
+            return
         self._asked = True
         if self._child is not None:
             self._child.terminate()
 
     def kill(self) -> None:
+        if self._leaves:
+            return
         self._asked = True
         self._killed.set()
         if self._child is not None:
             self._child.kill()
+
+    @property
+    def can_be_left(self) -> bool:
+        """The next life of the daemon could go on with it."""
+        return self._child is not None and self._child.can_be_left and self._describe is not None and not self._asked
+
+    def leave(self, cause: str) -> None:
+        """Let the engine go on for the next life; open streams end.  Nothing is done to it any more.
+
+        `left` tells when that is done.
+        """
+        assert self._child is not None  # noqa: S101 - see can_be_left
+        self._leaves = True
+        self.note()
+        self.cut(cause)
+        if self._where is not None:
+            with contextlib.suppress(OSError):  # a full disk: the lines are lost, the engine is not
+                place.keep_lines(self._where, self._ring)
+        self._child.leave()
+
+    def note(self, *, adoptable: bool = True) -> None:
+        """Write down what it serves now, so that the next life can go on with it, or that it cannot."""
+        if self._describe is not None and self._where is not None:
+            with contextlib.suppress(OSError):  # a full disk: then it will be ended instead
+                place.note(self._where, self._describe() if adoptable else None)
 
     def sleep(self, level: int) -> None:
         """Have the engine give up its memory; reports SLEPT, or SICK when it cannot."""
@@ -136,7 +178,12 @@ class Life:
             self.upstream.cut(self._sick or cause)
 
     async def run(self) -> None:
-        """Until nobody of it is left and its place is removed."""
+        """Until nobody of it is left and its place is removed, or it was left to the next life."""
+        if self._found is not None:
+            for at, text in place.kept_lines(self._found.where):
+                self._ring.append(text, at)
+            await self._housed(self._found.where, None)
+            return
         try:
             await anyio.to_thread.run_sync(precheck.check, self.plan.model)
             limits = self.plan.settings.limits
@@ -151,13 +198,18 @@ class Life:
             return
         if missing := cgroups.unenforced(limits, self._delegation):
             self._log(logging.WARNING, f"runs without its limits: nothing here enforces {', '.join(missing)}")
+        await self._housed(where, spare)
+
+    # -- the pieces ------------------------------------------------------------------------------------------------
+
+    async def _housed(self, where: Place, spare: Spare | None) -> None:
+        self._where = where
         try:
             await self._live(where, spare)
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_remove, where)
-
-    # -- the pieces ------------------------------------------------------------------------------------------------
+            if not self.left.is_set():
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(_remove, where)
 
     def _launch(self, where: Place) -> Launch:
         plan = self.plan
@@ -177,13 +229,18 @@ class Life:
         heard, started = self._heard, self._started
         child: Child | Prepared
         if spare is None:
-            child = Child(launch, where, on_line=heard, on_start=started)
+            leader = self._found.leader if self._found is not None else None
+            child = Child(launch, where, on_line=heard, on_start=started, patience=self._patience, found=leader)
         else:
             child = Prepared(spare, launch, on_line=heard, on_start=started)
         self._child = child
         try:
             ended = await self._with_probe(child, where)
-            self._end(self._explain(ended, launch.argv[0]))
+            if ended.left:
+                self._log(logging.INFO, "goes on for the next life of the daemon")
+                self.left.set()
+            else:
+                self._end(self._explain(ended, launch.argv[0]))
         finally:
             self._child = None
             if self.upstream is not None:
@@ -283,7 +340,8 @@ class Life:
         assert self._child is not None  # noqa: S101 - it calls
         assert self._child.identity is not None  # noqa: S101 - set before it calls
         self.pid, self.guard = self._child.identity.pid, self._child.guard
-        self._log(logging.INFO, f"starts as process {self.pid}")
+        self.note()
+        self._log(logging.INFO, f"{'is adopted' if self._found is not None else 'starts'} as process {self.pid}")
         self._progress()
 
     def _heard(self, line: str) -> None:
@@ -293,7 +351,9 @@ class Life:
             self._progress()
 
     def _progress(self) -> None:
-        if not self._asked:  # one that was told to end may go on loading for a while, to no purpose
+        if (
+            not self._asked and not self._leaves
+        ):  # one that was told to end may go on loading for a while, to no purpose
             self._progressed()
 
     def _explain(self, ended: Exit, program: str) -> End:

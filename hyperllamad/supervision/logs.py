@@ -39,8 +39,8 @@ class Ring:
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines)
 
-    def append(self, text: str) -> None:
-        line = Line(time.time(), text)
+    def append(self, text: str, at: float | None = None) -> None:
+        line = Line(time.time() if at is None else at, text)
         self._lines.append(line)
         self._characters += len(text)
         while len(self._lines) > MOST_LINES or self._characters > MOST_CHARACTERS:

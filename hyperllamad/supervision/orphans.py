@@ -13,7 +13,7 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import anyio
@@ -38,11 +38,13 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-async def sweep(runtime: Path, delegation: Delegation | None = None) -> int:
-    """End what an earlier life left in `runtime` and remove its places; how many processes were killed."""
+async def sweep(runtime: Path, delegation: Delegation | None = None, *, spared: Collection[Path] = ()) -> int:
+    """End what an earlier life left in `runtime` and remove its places, but for the `spared`; how many were killed."""
     killed = 0
     groups = {name: str(path) for name, path in delegation.groups()} if delegation is not None else {}
     for directory in _places(runtime, groups):
+        if directory in spared:
+            continue
         leader = place.read(directory)
         if leader is not None and leader.daemon.alive and leader.daemon != procfs.myself():
             continue  # another daemon's, and it is at work

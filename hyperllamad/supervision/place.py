@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from hyperllamad.core.errors import LoadFailedError
-from hyperllamad.core.models import UNLIMITED, Limits
+from hyperllamad.core.models import UNLIMITED, Limits, Placement
 from hyperllamad.engines.base import Host, Place
 from hyperllamad.supervision import cgroups, procfs
 from hyperllamad.supervision.cgroups import Delegation
@@ -25,12 +26,25 @@ MARK = "HYPERLLAMA_PLACE"  # environment variable of everybody who lives here; i
 LONGEST_SOCKET = 107  # bytes of sun_path in unix(7), less the final zero
 
 
+class Stand(msgspec.Struct, frozen=True):
+    """What the engine in a place serves: all that the next life must know to go on with it."""
+
+    name: str  # of the model that was asked for first
+    names: tuple[str, ...]  # ModelName.key of every name it was asked for by
+    digest: str  # these two are its Key
+    settings: str
+    keep_alive: float | None  # seconds; None = for ever
+    placement: Placement | None = None
+
+
 class Leader(msgspec.Struct, frozen=True):
-    """Who lives in a place."""
+    """Who lives in a place, and what for."""
 
     boot: str  # of the machine
     daemon: Identity
     engine: Identity | None = None  # the session's leader, once it runs
+    guard: Identity | None = None
+    stand: Stand | None = None  # None = nobody may go on with it
 
 
 def root(runtime: Path) -> Path:
@@ -62,16 +76,56 @@ def make(
         raise LoadFailedError(
             f"{failure.filename} cannot be made: {failure.strerror}", hint="check its owner and the space left there"
         ) from failure
-    return Place(socket, str(directory / "tmp"), str(directory / "cwd"), str(cache), host, group)
+    return of(directory, cache, host, group)
+
+
+def of(directory: Path, cache: Path, host: Host, group: str) -> Place:
+    """The place that a directory is."""
+    return Place(str(directory / "e.sock"), str(directory / "tmp"), str(directory / "cwd"), str(cache), host, group)
 
 
 def directory(place: Place) -> Path:
     return Path(place.socket).parent
 
 
-def record(place: Place, engine: Identity) -> None:
-    """Write down the session's leader."""
-    _write(directory(place), Leader(procfs.boot_id(), procfs.myself(), engine))
+def output(place: Place) -> Path:
+    """The pipe its engine prints into, where that has a name."""
+    return directory(place) / "out"
+
+
+def door(place: Place) -> Path:
+    """The socket on which its guard waits for the next life."""
+    return directory(place) / "door"
+
+
+def record(place: Place, engine: Identity, guard: Identity | None) -> None:
+    """Write down the session's leader, and that it is ours."""
+    before = read(directory(place))
+    stand = before.stand if before is not None else None
+    _write(directory(place), Leader(procfs.boot_id(), procfs.myself(), engine, guard, stand))
+
+
+def note(place: Place, stand: Stand | None) -> None:
+    """Write down what the engine serves, or (None) that nobody may go on with it."""
+    before = read(directory(place))
+    if before is not None and before.stand != stand:
+        _write(directory(place), msgspec.structs.replace(before, stand=stand))
+
+
+def keep_lines(place: Place, lines: Iterable[tuple[float, str]]) -> None:
+    """Leave what the engine printed for the next life: Unix seconds and text of each line."""
+    (directory(place) / "log").write_bytes(msgspec.json.encode(list(lines)))
+
+
+def kept_lines(place: Place) -> list[tuple[float, str]]:
+    """What was left, for once; empty when there is nothing that can be read."""
+    file = directory(place) / "log"
+    try:
+        lines = msgspec.json.decode(file.read_bytes(), type=list[tuple[float, str]])
+        file.unlink()
+    except (OSError, msgspec.DecodeError):
+        return []
+    return lines
 
 
 def read(where: Path) -> Leader | None:

@@ -59,10 +59,16 @@ def processes() -> Iterator[Process]:
             yield found
 
 
+def identity(pid: int) -> Identity | None:
+    """None when there is none of that number."""
+    found = process(pid)
+    return None if found is None else found.identity
+
+
 def myself() -> Identity:
-    found = process(os.getpid())
+    found = identity(os.getpid())
     assert found is not None  # noqa: S101 - we are running
-    return found.identity
+    return found
 
 
 def descendants(root: int, everybody: Iterable[Process]) -> list[int]:

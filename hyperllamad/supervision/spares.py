@@ -34,7 +34,8 @@ KEPT_LINES = 200  # of what it printed before somebody took it
 class Spare:
     """One such process: run() once, in a task that outlives whoever takes it."""
 
-    def __init__(self, home: Home, preparation: Preparation, where: Place) -> None:
+    def __init__(self, home: Home, preparation: Preparation, where: Place, patience: float = 0.0) -> None:
+        """`patience`: see child.Child."""
         self.home = home
         self.where = where
         self.launch = preparation.launch
@@ -47,7 +48,7 @@ class Spare:
         self._on_line: Callable[[str], None] = self._lines.append
         self._says = preparation.says
         self._program = preparation.launch.argv[: preparation.program]
-        self.child = Child(self.launch, where, on_line=self._heard)
+        self.child = Child(self.launch, where, on_line=self._heard, patience=patience)
 
     def serves(self, launch: Launch) -> bool:
         """Whether it can still become what `launch` would have started: the same program, and no variable too late."""
@@ -124,6 +125,13 @@ class Prepared:
 
     def members(self) -> list[int]:
         return self._child.members()
+
+    @property
+    def can_be_left(self) -> bool:
+        return self._child.can_be_left
+
+    def leave(self) -> None:
+        self._child.leave()
 
     def terminate(self) -> None:
         self._asked = True
@@ -218,7 +226,7 @@ class Spares:
         if preparation is None:
             await anyio.to_thread.run_sync(_remove, where)
             return None
-        return Spare(home, preparation, where)
+        return Spare(home, preparation, where, self._config.fleet.adopt_within_seconds)
 
     async def _keep(self, spare: Spare) -> None:
         try:

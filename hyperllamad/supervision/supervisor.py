@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 import anyio.abc
@@ -26,8 +26,9 @@ from hyperllamad.core.names import ModelName
 from hyperllamad.core.placement import Answer, Question
 from hyperllamad.engines import host
 from hyperllamad.engines.homes import Homes
-from hyperllamad.supervision import cgroups, memory, orphans, rows
+from hyperllamad.supervision import adoption, cgroups, memory, orphans, rows
 from hyperllamad.supervision.accounts import Accounts
+from hyperllamad.supervision.adoption import Foundling, Resolve
 from hyperllamad.supervision.broadcast import Broadcast, Watch
 from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.child import LAST_WAIT
@@ -37,6 +38,7 @@ from hyperllamad.supervision.lease import Lease
 from hyperllamad.supervision.life import End, Life
 from hyperllamad.supervision.logs import LogBook, Ring
 from hyperllamad.supervision.meter import Meter
+from hyperllamad.supervision.place import Stand
 from hyperllamad.supervision.plan import Plan, Planner, models_at_once
 from hyperllamad.supervision.probe import NORMAL, Pace
 from hyperllamad.supervision.rows import Change, Row
@@ -59,14 +61,21 @@ class Supervisor:
         *,
         pace: Pace = NORMAL,
         meter: Meter | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         """`clock` gives seconds that never go back; `pace` is how often engines are probed.
 
         Without a `meter` nobody counts memory: models are limited by number alone.
+        `resolve` finds the models of engines that an earlier life left running; without it all of those are ended.
         """
         self._config = config
         self._clock = clock
         self._pace = pace
+        self._resolve = resolve
+        self._adopts = config.fleet.adopt_within_seconds > 0
+        self._found: dict[Key, Foundling] = {}  # to be taken over when their instances start
+        self._leaving = False  # engines go on for the next life, as far as they can
+        self._quiet = anyio.Event()  # closing, and no request is open any more
         self._planner = Planner(config, homes)
         self._host = host.read(config.engines)
         self._spares = Spares(config, homes, self._host)
@@ -163,12 +172,18 @@ class Supervisor:
         for key in self._keys(model):
             self._feed(self._fleet.retry(key, self._clock()))
 
-    def close(self, *, now: bool = False) -> None:
-        """Serve nobody new; let open requests finish within `server.shutdown_grace`, or (`now`) not at all."""
+    def close(self, *, now: bool = False, leave: bool = False) -> None:
+        """Serve nobody new; let open requests finish within `server.shutdown_grace`, or (`now`) not at all.
+
+        `leave`: then let the engines go on for the next life of the daemon, as far as they can.
+        """
+        self._leaving = leave and self._adopts
         self._closing.set()
-        self._feed(self._fleet.close(self._clock()))
+        self._feed(self._fleet.close(self._clock(), drain=not self._leaving))
         if now:
-            self._cut_everybody()
+            self._quiet.set()
+            if not self._leaving:
+                self._cut_everybody()
 
     @property
     def closing(self) -> bool:
@@ -246,12 +261,16 @@ class Supervisor:
         self._delegation = cgroups.delegation(runtime)
         if self._delegation is not None:
             log.info("each engine gets a control group", extra=fields(below=self._delegation.root))
-        if killed := await orphans.sweep(runtime, self._delegation):
+        found = list(self._find())
+        spared = {one.directory for one in found}
+        if killed := await orphans.sweep(runtime, self._delegation, spared=spared):
             log.warning("ended %d processes that an earlier daemon left behind", killed)
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._keep_time)
                 self._tasks.start_soon(self._spares.run, self._delegation)
+                for one in found:
+                    self._adopt(one)
                 if self._accounts.counted:
                     await self._measure()  # before the first request has to be placed
                 task_status.started()
@@ -266,12 +285,50 @@ class Supervisor:
         """Until close() and the end of everybody; requests get the grace, engines the time to stop and be killed."""
         await self._closing.wait()
         with anyio.move_on_after(self._config.server.grace):
-            await self._empty.wait()
+            await (self._quiet if self._leaving else self._empty).wait()
+        if self._leaving:
+            await self._leave()
         self._cut_everybody()
         with anyio.move_on_after(self._stop_timeout + LAST_WAIT) as patience:
             await self._empty.wait()
         if patience.cancelled_caught:
             log.error("engines do not end, not even killed: %r", self._fleet)
+
+    # -- from life to life -----------------------------------------------------------------------------------------
+
+    def _find(self) -> Iterator[Foundling]:
+        """Engines of an earlier life to go on with."""
+        if not self._adopts or self._resolve is None:
+            return iter(())
+        paths, plan = self._config.paths, self._planner.plan
+        return adoption.find(paths, self._host, self._delegation, plan, self._resolve)
+
+    def _adopt(self, found: Foundling) -> None:
+        plan, stand, key = found.plan, found.stand, found.plan.key
+        self._plans[key], self._found[key] = plan, found
+        self._logs.open(key).names |= set(stand.names)
+        now, terms = self._clock(), self._accounts.terms(plan)
+        adopted = self._fleet.adopt(key, now, keep_alive=found.keep_alive, terms=terms, placement=stand.placement)
+        self._feed(adopted)
+
+    async def _leave(self) -> None:
+        """Let go of all engines that the next life can go on with; what is left is ended."""
+        left = []
+        for key, life in list(self._lives.items()):
+            state = next((view.state for view in self._fleet.views(self._clock()) if view.key == key), None)
+            if state in {State.READY, State.STARTING} and life.can_be_left:
+                life.leave("the server is restarting")
+                self._feed(self._fleet.leave(key, self._clock()))
+                left.append((key, life))
+        for key, life in left:
+            await life.left.wait()
+            del self._lives[key]
+        self._feed(())
+
+    def _stand(self, key: Key) -> Stand:
+        view = next((view for view in self._fleet.views(self._clock()) if view.key == key), None)
+        ring = self._logs.get(key)
+        return adoption.stand(key, self._plans[key], view, ring.names if ring is not None else set())
 
     async def _keep_time(self) -> None:
         """The one timer: sleeps until the fleet's next deadline, or until that has come nearer."""
@@ -352,6 +409,7 @@ class Supervisor:
         elif effect is Effect.KILL:
             life.kill()
         elif effect is Effect.SLEEP:
+            life.note(adoptable=False)  # the next life could not tell that it sleeps
             life.sleep(level)
         elif effect is Effect.WAKE:
             life.wake()
@@ -372,6 +430,8 @@ class Supervisor:
             delegation=self._delegation,
             spares=self._spares,
             room=self._placement(key),
+            found=self._found.pop(key, None),
+            describe=(lambda: self._stand(key)) if self._adopts else None,
             report=lambda fact, error: self._report(key, fact, error),
             progressed=lambda: self._tell(key, State.STARTING),
             ended=lambda end: self._ended(key, end),
@@ -385,6 +445,8 @@ class Supervisor:
 
     def _changed(self, key: Key, state: State) -> None:
         self._accounts.changed(key, state, self._placement(key), self._clock())
+        if state is State.READY and (life := self._lives.get(key)) is not None:
+            life.note()
         if state in {State.FAILED, State.GONE}:
             self._logs.end(key)
         self._tell(key, state)
@@ -413,6 +475,8 @@ class Supervisor:
         self._plans = {key: plan for key, plan in self._plans.items() if key in needed}
         if self.closing and not needed:
             self._empty.set()
+        if self.closing and not any(view.leases for view in self._fleet.views(self._clock())):
+            self._quiet.set()
 
     def _cut_everybody(self) -> None:
         for view in self._fleet.views(self._clock()):

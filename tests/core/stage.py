@@ -65,8 +65,14 @@ class Stage:
     def retry(self, key: Key) -> list[str]:
         return self._read(self.fleet.retry(key, self.now))
 
-    def close(self) -> list[str]:
-        return self._read(self.fleet.close(self.now))
+    def close(self, *, drain: bool = True) -> list[str]:
+        return self._read(self.fleet.close(self.now, drain=drain))
+
+    def adopt(self, key: Key, keep_alive: float = 300.0) -> list[str]:
+        return self._read(self.fleet.adopt(key, self.now, keep_alive=keep_alive))
+
+    def leave(self, key: Key) -> list[str]:
+        return self._read(self.fleet.leave(key, self.now))
 
     def later(self, seconds: float) -> list[str]:
         """Let time pass, with a tick at every deadline on the way, as the supervisor's clock does."""

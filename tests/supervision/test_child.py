@@ -247,3 +247,51 @@ async def test_descriptors_are_given_back(where: Place) -> None:
         await child(where, "true")[0].run()
         await child(where, "/nonexistent")[0].run()
     assert descriptors() == before
+
+
+async def test_a_tree_that_is_left_goes_on_and_is_taken_over_without_losing_a_line(where: Place) -> None:
+    """Left for a while, so that it prints while nobody reads."""
+    count = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.001; done"
+    lines: list[str] = []
+    launch = Launch(("sh", "-c", count), {}, where.cwd)
+    first = Child(launch, where, on_line=lines.append, patience=20)
+    async with running(first) as ended:
+        await wait_for(lambda: len(lines) > 10)
+        assert first.can_be_left
+        first.leave()
+    assert ended() == Exit(0, left=True)
+    leader = place.read(place.directory(where))
+    assert leader is not None
+    assert leader.guard is not None
+    assert leader.engine == first.identity
+    read, position = len(lines), Path(f"/proc/{leader.engine.pid}/io")
+    written = position.read_text()
+    await wait_for(lambda: position.read_text() != written)
+    second = Child(launch, where, on_line=lines.append, patience=20, found=leader)
+    async with running(second) as ended:
+        await wait_for(lambda: len(lines) > read + 20)
+        assert second.identity == first.identity
+        assert set(second.members()) >= {leader.engine.pid}
+        second.kill()
+    assert ended() == Exit(-signal.SIGKILL)
+    assert not alive(leader.engine.pid)
+    assert first._popen is not None
+    assert first._popen.wait() == 0  # in the daemon's next life the guard is nobody's child any more
+    assert [int(line) for line in lines] == list(range(len(lines)))
+
+
+async def test_one_that_cannot_be_taken_over_is_ended(where: Place) -> None:
+    launch = Launch(("sleep", "600"), {}, where.cwd)
+    first = Child(launch, where, on_line=lambda _: None, patience=20)
+    async with running(first):
+        await wait_for(lambda: first.can_be_left)
+        first.leave()
+    leader = place.read(place.directory(where))
+    assert leader is not None
+    assert leader.engine is not None
+    place.door(where).unlink()
+    ended = await Child(launch, where, on_line=lambda _: None, patience=20, found=leader).run()
+    assert ended == Exit(-signal.SIGKILL, guard_lost=True)
+    assert not alive(leader.engine.pid)
+    assert first._popen is not None
+    first._popen.wait()

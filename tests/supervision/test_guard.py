@@ -46,10 +46,10 @@ print("up", flush=True)
 class Guarded:
     """A guard with the daemon's end of its socket."""
 
-    def __init__(self, *command: str, group: str = "") -> None:
+    def __init__(self, *command: str, group: str = "", place: str = "", patience: float = 0) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(10)
-        argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), group, *command]
+        argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), group, place, str(patience), *command]
         out = subprocess.PIPE
         self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=out, start_new_session=True, text=True)
         theirs.close()
@@ -75,8 +75,8 @@ class Guarded:
 def guarded() -> Iterator[Any]:
     made: list[Guarded] = []
 
-    def make(*command: str, group: str = "") -> Guarded:
-        made.append(Guarded(*command, group=group))
+    def make(*command: str, **more: Any) -> Guarded:
+        made.append(Guarded(*command, **more))
         return made[-1]
 
     yield make
@@ -218,3 +218,71 @@ def test_the_guard_sleeps_and_is_small(guarded: Any) -> None:
     assert procfs.resident([guard.process.pid]) < 16 << 20
     guard.control.send(b"K")
     assert guard.message()["exit"] == -signal.SIGKILL
+
+
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> str:
+    where = tmp_path_factory.mktemp("p")
+    os.mkfifo(where / "out")
+    return str(where)
+
+
+def knock(place: str) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX)
+    door.settimeout(10)
+    door.connect(f"{place}/door")
+    return door
+
+
+def test_it_waits_for_the_next_daemon_and_obeys_it(guarded: Any, place: str) -> None:
+    guard = guarded("sleep", "600", place=place, patience=20)
+    hello = guard.message()
+    guard.control.shutdown(socket.SHUT_RDWR)
+    with knock(place) as control, control.makefile("r") as said:
+        assert json.loads(said.readline()) == hello
+        assert alive(hello["pid"])
+        control.send(b"T")
+        assert json.loads(said.readline()) == {"exit": -signal.SIGTERM}
+    assert guard.process.wait(10) == 0
+
+
+def test_whoever_comes_last_is_the_daemon(guarded: Any, place: str) -> None:
+    """The one before need not be known to be gone yet: the kernel closes its sockets when it likes."""
+    guard = guarded("sleep", "600", place=place, patience=20)
+    hello = guard.message()
+    with knock(place) as control, control.makefile("r") as said:
+        assert json.loads(said.readline()) == hello
+        assert guard.message() == {}
+        control.send(b"K")
+        assert json.loads(said.readline()) == {"exit": -signal.SIGKILL}
+
+
+def test_it_does_not_wait_for_ever(guarded: Any, place: str) -> None:
+    guard = guarded(*python(f"{TREE}\ntime.sleep(600)"), place=place, patience=0.2)
+    guard.message()
+    tree = guard.tree(5)
+    guard.control.shutdown(socket.SHUT_RDWR)
+    guard.process.wait(10)
+    assert [pid for pid in tree if alive(pid)] == []
+
+
+@pytest.mark.parametrize("asked", [b"T", b"K"])
+def test_it_does_not_wait_once_the_end_was_asked_for(guarded: Any, place: str, asked: bytes) -> None:
+    text = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    guard = guarded(*python(text), place=place, patience=600)
+    main = guard.message()["pid"]
+    guard.tree(0)
+    guard.control.send(asked)
+    guard.control.shutdown(socket.SHUT_RDWR)
+    guard.process.wait(10)
+    assert not alive(main)
+
+
+def test_an_engine_that_ends_while_nobody_is_there_takes_its_guard_with_it(guarded: Any, place: str) -> None:
+    guard = guarded("sleep", "600", place=place, patience=600)
+    main = guard.message()["pid"]
+    guard.control.shutdown(socket.SHUT_RDWR)
+    os.kill(main, signal.SIGKILL)
+    guard.process.wait(10)

@@ -31,14 +31,58 @@ def test_two_are_apart_and_share_the_cache(runtime: Path) -> None:
     assert one.cache == two.cache
 
 
+STAND = place.Stand("m", ("m:latest",), "d" * 64, "s" * 12, None)
+
+
 def test_the_leader_is_written_down(runtime: Path) -> None:
     where = place.make(runtime, runtime / "cache", Host())
     leader = place.read(place.directory(where))
     assert leader == place.Leader(procfs.boot_id(), procfs.myself())
-    place.record(where, Identity(7, 8))
+    place.record(where, Identity(7, 8), Identity(6, 7))
     leader = place.read(place.directory(where))
     assert leader is not None
-    assert leader.engine == Identity(7, 8)
+    assert (leader.engine, leader.guard, leader.stand) == (Identity(7, 8), Identity(6, 7), None)
+    place.note(where, STAND)
+    place.record(where, Identity(9, 10), Identity(6, 7))
+    leader = place.read(place.directory(where))
+    assert leader is not None
+    assert (leader.engine, leader.stand) == (Identity(9, 10), STAND)
+
+
+def test_a_leader_cut_at_any_byte_is_whole_or_none(runtime: Path) -> None:
+    """Whatever a full disk or a power cut leaves: nobody is taken for another, and the next start copes."""
+    where = place.make(runtime, runtime / "cache", Host())
+    place.record(where, Identity(7, 8), Identity(6, 7))
+    place.note(where, STAND)
+    file = place.directory(where) / "leader"
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        assert place.read(place.directory(where)) is None
+    file.write_bytes(whole)
+    leader = place.read(place.directory(where))
+    assert leader is not None
+    assert leader.stand == STAND
+
+
+def test_a_write_that_is_cut_off_leaves_the_file_before(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = place.make(runtime, runtime / "cache", Host())
+    place.record(where, Identity(7, 8), None)
+    before = place.read(place.directory(where))
+    encoded = place.msgspec.json.encode(place.Leader(procfs.boot_id(), procfs.myself(), Identity(9, 9)))
+
+    for length in range(len(encoded)):
+
+        def cut(self: Path, _data: bytes, *, length: int = length) -> int:
+            with self.open("wb") as half:
+                half.write(encoded[:length])
+            raise OSError(28, "No space left on device", str(self))
+
+        monkeypatch.setattr(Path, "write_bytes", cut)
+        with pytest.raises(OSError, match="No space"):
+            place.record(where, Identity(9, 9), None)
+        monkeypatch.undo()
+        assert place.read(place.directory(where)) == before
 
 
 def test_half_a_place_is_taken_away_again(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
