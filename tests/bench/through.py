@@ -17,7 +17,7 @@ from tests.bench import serving
 from tests.bench.streams import Way, closed_loop, summary
 
 TOKENS, PROMPT = 128, 256
-ENOUGH = 20  # requests at least, where there are few streams
+ALONE, SHORT = 40, 32  # requests of one stream, and their tokens: there it is the first token that counts
 
 
 def arguments() -> argparse.Namespace:
@@ -38,8 +38,8 @@ def measure(ways: tuple[Way, ...], streams: int, rounds: int, tokens: int) -> li
     found: dict[str, list[dict[str, float]]] = {way.title: [] for way in ways}
     for number in range(rounds):
         for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-            requests = max(2 * streams, ENOUGH if streams == 1 else 4)
-            answers, seconds = asyncio.run(closed_loop(way, streams, requests, words=PROMPT, tokens=tokens))
+            requests, made = (ALONE, min(SHORT, tokens)) if streams == 1 else (2 * streams, tokens)
+            answers, seconds = asyncio.run(closed_loop(way, streams, requests, words=PROMPT, tokens=made))
             found[way.title].append(summary(answers, seconds))
     rows = [
         {
