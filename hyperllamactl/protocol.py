@@ -40,7 +40,7 @@ class Progress(Reply, tag="progress"):
     done: int = 0
     total: int = 0
     elapsed: float = 0.0
-    files: list[FilePart] = []  # of which `done` and `total` are the sums
+    files: list[FilePart] = []  # that the command has fetched so far; `done` and `total` are their sums while it does
 
 
 class Caution(Reply, tag="caution"):

@@ -1,4 +1,4 @@
-"""Writes packaging/man, packaging/completions and packaging/rpm/bundled.inc: `python -m tools`.
+"""Writes packaging/man, packaging/completions, packaging/rpm/bundled.inc and docs/choosing.md: `python -m tools`.
 
 tests/packaging/test_generated.py fails when one of them falls behind.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools import completions, manual, vendor
+from tools import choosing, completions, manual, vendor
 
 ROOT = Path(__file__).parents[1] / "packaging"
 
@@ -16,7 +16,8 @@ def files() -> dict[Path, str]:
     """Every generated file with what belongs into it."""
     man = {ROOT / "man" / name: text for name, text in manual.pages().items()}
     shells = {ROOT / "completions" / name: text for name, text in completions.files().items()}
-    return {**man, **shells, ROOT / "rpm" / "bundled.inc": vendor.provides()}
+    docs = {ROOT.parent / "docs" / "choosing.md": choosing.page()}
+    return {**man, **shells, **docs, ROOT / "rpm" / "bundled.inc": vendor.provides()}
 
 
 def main() -> None:

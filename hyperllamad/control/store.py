@@ -29,9 +29,10 @@ class _Transfer:
 
     def progress(self) -> Progress:
         files = list(self._files.values())
+        if not self._newest.digest:
+            return Progress(phase=self._newest.status, files=files)
         done, total = sum(file.done for file in files), sum(file.total for file in files)
-        phase = "pulling" if self._newest.digest else self._newest.status
-        return Progress(phase=phase, done=done, total=total, files=files)
+        return Progress(phase="pulling", done=done, total=total, files=files)
 
 
 async def pull(rooms: Rooms, command: protocol.Pull, teller: Teller) -> protocol.Done:

@@ -14,6 +14,7 @@ Needs and speeds are estimates from few numbers, and say so: `docs/choosing.md` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ _WHOLE = frozenset({PUBLISHED, GGUF})  # their number of bits counts the embeddi
 _EMBEDDINGS = ((5_000_000_000, 0.2), (20_000_000_000, 0.12))
 _EMBEDDINGS_OF_LARGER = 0.04
 
-_KV_SHARE = 0.1  # bytes of context for each parameter: 6,000 tokens of an 8B model with grouped-query attention
+# Bytes for 6,000 tokens of context of an 8B model with grouped-query attention. For other models by the square root of
+# the size, which is near for 32B (256 KiB a token) and 70B (320 KiB).
+_KV, _KV_OF = 800_000_000, 8_000_000_000
 _RUNTIME = {GPU: 3 << 29, CPU: 256 << 20}  # what an engine needs besides: CUDA graphs, activations, buffers
 _LEFT_ALONE = 0.08  # of a GPU's memory, as vLLM has it
 
@@ -95,7 +98,8 @@ def offers(weights: Weights, machine: Machine, engines: Engines | None = None) -
 
 def need(weights: Weights, kind: str, device: str) -> int:
     """Bytes to run it: weights, a modest context, and what the engine itself takes."""
-    return round(size(weights.parameters, kind, device) + _KV_SHARE * weights.parameters) + _RUNTIME[device]
+    context = _KV * math.sqrt(weights.parameters / _KV_OF)
+    return size(weights.parameters, kind, device) + round(context) + _RUNTIME[device]
 
 
 def size(parameters: int, kind: str, device: str = GPU) -> int:

@@ -56,7 +56,8 @@ async def test_progress_by_file(door: Door, hub: Hub, tmp_path: Path) -> None:
             line = await next_line()
             if isinstance(line, Progress) and line.files:
                 last = line
-    assert last.done == last.total == sum(part.total for part in last.files)
+    assert {part.name for part in last.files} == set(files)
+    assert all(part.done == part.total == len(files[part.name]) for part in last.files)
 
 
 async def test_the_choice_is_told(door: Door, hub: Hub) -> None:
