@@ -155,6 +155,7 @@ def _add_models(tree: _Tree) -> None:
     recommend.add_argument("model", metavar="MODEL", nargs="?", help="in which of its kinds to take this one")
     recommend.add_argument("--all", action="store_true", help="also what does not fit")
     tree.add("status", protocol.Status, commands.status, examples=["status", "status --json"])
+    tree.add("reload", protocol.Reload, commands.reload, quiet=silent, examples=["reload", "reload -q"])
     logs = tree.add("logs", protocol.Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
     logs.add_argument("model", metavar="MODEL")
     logs.add_argument("-n", "--lines", type=_count, default=100, metavar="N", help="how many lines (default: 100)")

@@ -39,6 +39,7 @@ from hyperllamactl.protocol import (
     Models,
     Progress,
     Ps,
+    Reload,
     Reply,
     Show,
     Status,
@@ -125,6 +126,10 @@ def show(session: Session, args: argparse.Namespace) -> None:
 def status(session: Session, args: argparse.Namespace) -> None:  # noqa: ARG001  the shape all subcommands share
     reply = session.client.call(Status(), StatusReport)
     session.reply(reply, render.status(reply, session.now, session.paint))
+
+
+def reload(session: Session, args: argparse.Namespace) -> None:  # noqa: ARG001  the shape all subcommands share
+    session.follow(Reload(), nothing)
 
 
 def load(session: Session, args: argparse.Namespace) -> None:

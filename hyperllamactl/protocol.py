@@ -463,6 +463,17 @@ class Recommend(Command):
     every: bool = False  # also what does not fit
 
 
+class Reload(Command):
+    """Read the configuration anew: all of it is taken over, or nothing.
+
+    What would now run otherwise is unloaded after its requests and loaded again; what would run as before is not
+    touched.  A hang-up ends the wait for that only.
+    """
+
+    role = Role.ADMIN
+    streams = True
+
+
 class Load(Command):
     """Load a model and wait until it is ready."""
 
@@ -585,6 +596,7 @@ class KeyRemove(Command):
 
 COMMANDS: dict[str, type[Command]] = {
     "status": Status,
+    "reload": Reload,
     "ps": Ps,
     "list": List,
     "show": Show,

@@ -10,6 +10,7 @@ import argparse
 import gc
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.check_config:
         print(f"hyperllamad: the configuration in {config.paths.config} is good", file=sys.stderr)
         return 0
-    return _run(config, demo=options.demo or "", prepare_only=options.prepare)
+    read = partial(configuration.load, options.config)
+    return _run(config, read, demo=options.demo or "", prepare_only=options.prepare)
 
 
-def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
+def _run(
+    config: configuration.Config, read: Callable[[], configuration.Config], *, demo: str, prepare_only: bool
+) -> int:
     # Imported late: `--check-config` and `--help` should not pay for a web server.
     import anyio
 
@@ -61,7 +65,7 @@ def _run(config: configuration.Config, *, demo: str, prepare_only: bool) -> int:
     gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
     log = logging.getLogger("hyperllamad")
     try:
-        run = partial(daemon.main, config, demo, prepare_only=prepare_only)
+        run = partial(daemon.main, config, read, demo, prepare_only=prepare_only)
         anyio.run(run, backend_options={"use_uvloop": True})
     except HyperLlamaError as failure:
         log.error("%s", failure)

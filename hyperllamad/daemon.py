@@ -10,10 +10,9 @@ import contextlib
 import fcntl
 import logging
 import os
-import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,19 +20,20 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, connections, doors, handover, heartbeat
+from hyperllamad import __version__, connections, doors, handover, heartbeat, signals
 from hyperllamad import demo as demonstration
 from hyperllamad.config import Config, Paths
 from hyperllamad.control.app import create_app as create_control
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.doors import AddressTakenError, Doors, answering
+from hyperllamad.doors import AddressTakenError, Current, Doors, answering
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
 from hyperllamad.front.hosts import is_loopback
 from hyperllamad.front.ports import Services
 from hyperllamad.keys import KeyRing
+from hyperllamad.reload import News, Reloader
 from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
@@ -47,24 +47,30 @@ from hyperllamad.telemetry import Metrics, Notifier, fields
 log = logging.getLogger(__name__)
 
 
-async def main(config: Config, demo: str = "", *, prepare_only: bool = False) -> None:
+async def main(config: Config, read: Callable[[], Config], demo: str = "", *, prepare_only: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; raises HyperLlamaError when it cannot even begin.
 
-    `demo` names an engine: it and the demo model are installed first where missing; with `prepare_only` that is all.
+    `read` gives the configuration as it is when one is asked to reload it.  `demo` names an engine: it and the demo
+    model are installed first where missing; with `prepare_only` that is all.
     """
     _make_directories(config.paths)
     if demo:
-        config = await demonstration.prepare(config, demo)
+        entry = await demonstration.prepare(config, demo)
+        config, from_files = demonstration.with_model(config, entry), read
+
+        def read() -> Config:
+            return demonstration.with_model(from_files(), entry)
+
         if prepare_only:
             return
     keys = _load_keys(config)
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
         opened = held.enter_context(doors.opened(config))
-        await _serve(config, keys, opened, demo=demo)
+        await _serve(config, read, keys, opened, demo=demo)
 
 
-async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> None:
+async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, opened: Doors, *, demo: str) -> None:
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
     gpus = GpuReader()
@@ -75,6 +81,7 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = opened.url
+    reloader = Reloader(config, read, supervisor=supervisor, catalog=catalog, library=library, homes=homes)
     rooms = Rooms(
         config=config,
         supervisor=supervisor,
@@ -83,18 +90,21 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
         homes=homes,
         machine=look,
         keys=keys,
+        reloader=reloader,
         started_at=time.time(),
         url=url,
     )
+    services = Services(catalog, supervisor, library, config, metrics, __version__, keys)
+    api, admin = _apps(services, rooms, reloader)
     async with anyio.create_task_group() as root:
-        stop: _Stop = await root.start(_watch_signals, root.cancel_scope)
+        reload = partial(root.start_soon, _reload, reloader, notifier)
+        stop: signals.Stop = await root.start(signals.watch, root.cancel_scope, reload)
         async with heartbeat.patience(notifier):
             await root.start(supervisor.run)
             await root.start(library.run)
         root.start_soon(heartbeat.beat, notifier, supervisor)
         bounds = config.server.bounds(connections.raise_descriptor_limit())
-        front_app = create_front(Services(catalog, supervisor, library, config, metrics, __version__, keys))
-        async with answering(create_control(rooms), [opened.admin]), answering(front_app, opened.api, bounds) as front:
+        async with answering(admin, [opened.admin]), answering(api, opened.api, bounds) as front:
             notifier.ready()
             doing = partial(_doing, supervisor, url)
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
@@ -108,12 +118,13 @@ async def _serve(config: Config, keys: KeyRing, opened: Doors, *, demo: str) -> 
                 root.start_soon(demonstration.greet, catalog, supervisor, url)
             await stop.asked.wait()
             notifier.stopping()
-            leave = config.fleet.adopt_within_seconds > 0 and (stop.restarts or await handover.is_restart())
-            log.info("restarting" if leave else "stopping", extra=fields(grace=config.server.grace))
+            now = reloader.config
+            leave = now.fleet.adopt_within_seconds > 0 and (stop.restarts or await handover.is_restart())
+            log.info("restarting" if leave else "stopping", extra=fields(grace=now.server.grace))
             async with heartbeat.patience(notifier):
                 if opened.handed_on:
                     # New clients wait at the sockets for the next life: who is in already is served to the end first.
-                    with anyio.move_on_after(config.server.grace):
+                    with anyio.move_on_after(now.server.grace):
                         await front.close()
                 supervisor.close(now=opened.handed_on, leave=leave)
                 await supervisor.wait_empty()
@@ -142,28 +153,35 @@ def _load_keys(config: Config) -> KeyRing:
     return keys
 
 
-@dataclass
-class _Stop:
-    """The end, once it was asked for; `restarts` when whoever asked said that another life will follow."""
+def _apps(services: Services, rooms: Rooms, reloader: Reloader) -> tuple[Current, Current]:
+    """What answers at the two doors, now and after each reload."""
+    api, admin = Current(create_front(services)), Current(create_control(rooms))
 
-    asked: anyio.Event = field(default_factory=anyio.Event)
-    restarts: bool = False
+    def changed(news: News) -> None:
+        nonlocal services, rooms
+        if _told_of(news.config) != _told_of(services.config):
+            services = replace(services, config=news.config, keys=news.keys)
+            rooms = replace(rooms, keys=news.keys)
+            api.app = create_front(services)
+        rooms = replace(rooms, config=news.config)
+        admin.app = create_control(rooms)
+
+    reloader.on_change = changed
+    return api, admin
 
 
-async def _watch_signals(everything: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[_Stop]) -> None:
-    """The first signal asks for an orderly stop, another one skips the grace; a closed terminal (HUP) is a stop.
+async def _reload(reloader: Reloader, notifier: Notifier) -> None:
+    """What SIGHUP asks for; a failure is in the log and in `hyperllamactl status`."""
+    notifier.reloading()
+    async with heartbeat.patience(notifier):
+        with contextlib.suppress(HyperLlamaError):
+            await reloader.reload()
+    notifier.ready()
 
-    USR1 asks for a stop that leaves the engines to the next life, where `fleet.adopt_within` allows it.
-    """
-    stop = _Stop()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
-        task_status.started(stop)
-        async for number in signals:
-            if stop.asked.is_set():
-                log.warning("told again to stop: not waiting for requests", extra=fields(signal=number.name))
-                everything.cancel()
-            stop.restarts = number == signal.SIGUSR1
-            stop.asked.set()
+
+def _told_of(config: Config) -> tuple[object, ...]:
+    """The tables that the front reads for itself: for changes of others it need not be made anew."""
+    return config.server, config.models, config.keys
 
 
 async def _preload(catalog: Catalog, supervisor: Supervisor, name: str) -> None:

@@ -28,8 +28,8 @@ from hyperllamad.supervision.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 
-async def prepare(config: Config, engine: str) -> Config:
-    """Install `engine` and the demo model where they are missing; the configuration with the demo model in it."""
+async def prepare(config: Config, engine: str) -> ModelTable:
+    """Install `engine` and the demo model where they are missing; the demo model's entry for the configuration."""
     if engine not in base.NAMES:
         raise BadRequestError(f"no engine is called '{engine}'", hint=f"there are {', '.join(base.NAMES)}")
     homes, say = Homes(config.paths.engines, config.engine), Steps(_print)
@@ -37,8 +37,12 @@ async def prepare(config: Config, engine: str) -> Config:
         await install(base.load(engine), homes=homes, table=config.engine_table(engine), on_progress=say)
     wanted = Format.GGUF if Format.GGUF in base.load(engine).formats else Format.SAFETENSORS
     path = await ensure_demo(config.paths, wanted, on_progress=say)
-    entry = ModelTable(name=NAME, path=str(path), engine=engine)
-    others = tuple(model for model in config.model if model.name != NAME)
+    return ModelTable(name=NAME, path=str(path), engine=engine)
+
+
+def with_model(config: Config, entry: ModelTable) -> Config:
+    """The configuration with `entry` in the place of any other of its name."""
+    others = tuple(model for model in config.model if model.name != entry.name)
     return msgspec.structs.replace(config, model=(*others, entry))
 
 

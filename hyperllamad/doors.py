@@ -121,6 +121,16 @@ def _shown(sock: socket.socket) -> str:
 # -- answering ---------------------------------------------------------------------------------------------------------
 
 
+class Current:
+    """The app that answers from now on; requests that have begun keep the one they began with."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
 class Door:
     """One app answering on its sockets."""
 

@@ -195,6 +195,10 @@ class Notifier:
         """Requests are answered."""
         self._tell("READY=1")
 
+    def reloading(self) -> None:
+        """A new configuration is being taken over; ready() says that it is done."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
     def stopping(self) -> None:
         """The end has begun."""
         self._tell("STOPPING=1")

@@ -24,11 +24,20 @@ hyperllamad` starts it now and at every boot.  It reports ready when the API lis
 answered first, for at most `server.shutdown_grace`.  With `systemctl stop`, clients that came too late for that are
 hung up on when the daemon ends.
 
+`systemctl reload` takes the configuration as it is now: all of it, or nothing when it is wrong or a change needs a
+restart; then it fails, and `hyperllamactl status` keeps the reason.  Models that the change concerns are unloaded after
+their requests and loaded again before the command ends; all others go on untouched.
+
 `hyperllamad.socket` is optional: with it, systemd listens on the API's port itself and the first request starts the
 daemon.  Its addresses count then, not `server.host`.
 """
 _SIGNALS = (
     ("SIGTERM, SIGINT", "Stop: open requests may finish within `server.shutdown_grace`; a second one skips that."),
+    (
+        "SIGHUP",
+        "Reload, as `hyperllamactl reload` does.  When the terminal it was started from has closed, stop instead.",
+    ),
+    ("SIGHUP, ignored at start", "Reload in any case, as with nohup(1)."),
 )
 _DAEMON_FILES = (
     ("/etc/hyperllama", "The configuration, see hyperllamad.toml(5)."),

@@ -38,6 +38,7 @@ def status(rooms: Rooms, _: protocol.Status) -> protocol.StatusReport:
         started_at=rooms.started_at,
         url=rooms.url,
         config=str(rooms.config.paths.config),
+        config_error=rooms.reloader.error,
         engines=[home.id for home in rooms.homes.in_use()],
         models=len(rooms.catalog.list()),
         requests=sum(row.running for row in rows),
@@ -143,6 +144,19 @@ async def _follow(rooms: Rooms, instances: set[str], reporter: Reporter) -> None
                 reporter.moved()
 
 
+async def reload(rooms: Rooms, _: protocol.Reload, teller: Teller) -> protocol.Done:
+    """The new configuration is in force before anything is waited for; a hang-up does not take it back."""
+    waits_for = ""
+
+    def moved(what: str) -> None:
+        nonlocal waits_for
+        waits_for = what
+        reporter.moved()
+
+    reporter = Reporter(teller, lambda: Progress(phase="reloading", detail=waits_for))
+    return protocol.Done(message=await wait_reporting(rooms.reloader.reload(moved), reporter.run))
+
+
 # -- watching ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +203,7 @@ STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]
     protocol.Copy: store.copy,
     protocol.Create: store.create,
     protocol.CollectGarbage: store.collect_garbage,
+    protocol.Reload: reload,
     protocol.Load: load,
     protocol.Unload: unload,
     protocol.Logs: logs,

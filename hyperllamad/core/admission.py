@@ -39,6 +39,12 @@ class Admission:
 
     # -- events ----------------------------------------------------------------------------------------------------
 
+    def retune(self, rules: Rules, max_models: int) -> None:
+        """Other rules from now on; who has a place keeps it."""
+        self._rules = rules
+        self._max_models = max_models
+        self.ledger.retune(gpu_overhead=rules.gpu_overhead)
+
     def measure(self, measured: Measured, now: float) -> None:
         """Memory was measured."""
         self.needs_measure = False

@@ -58,6 +58,27 @@ class Fleet:
         self._journal = Journal()
         self._sleepless: set[Key] = set()  # those that did not fall asleep or wake as they should
 
+    def retune(
+        self,
+        now: float,
+        *,
+        max_models: int,
+        keep_alive: float,
+        max_queue: int,
+        load_timeout: float,
+        stop_timeout: float,
+        drain_timeout: float,
+        restart_budget: int,
+        rules: Rules = NO_RULES,
+    ) -> list[Action]:
+        """Other numbers from now on, as for a new one.  Instances that are there keep the times they began with."""
+        self._max_models = max_models
+        self._keep_alive = keep_alive
+        self._patience = Patience(load_timeout, stop_timeout, drain_timeout, restart_budget)
+        self._queue.retune(max_queue)
+        self._admission.retune(rules, max_models)
+        return self._settle(now)
+
     # -- events: requests ------------------------------------------------------------------------------------------
 
     def want(

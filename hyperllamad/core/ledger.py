@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, *, gpu_overhead: int = 0) -> None:
         """`gpu_overhead`: bytes of every GPU that are left alone."""
-        self._gpu_overhead = gpu_overhead
+        self.retune(gpu_overhead=gpu_overhead)
         self._began: float | None = None  # of the last measurement
         self._others: dict[str, int] = {}  # bytes by device that were not ours when nobody's memory was missing
         self.devices: dict[str, Device] = {}
@@ -65,6 +65,10 @@ class Ledger:
         self.ended: list[Reservation] = []  # not credited yet
 
     # -- events ----------------------------------------------------------------------------------------------------
+
+    def retune(self, *, gpu_overhead: int) -> None:
+        """Another overhead from now on."""
+        self._gpu_overhead = gpu_overhead
 
     def reserve(self, key: Key, placement: Placement) -> Reservation:
         """From now on it may take that much at any moment."""

@@ -84,10 +84,14 @@ class Queue:
 
     def __init__(self, *, longest: int) -> None:
         """`longest`: requests that may wait for one model."""
-        self._longest = max(1, longest)  # a request that loads a model waits too: with none nothing could be loaded
+        self.retune(longest)
         self._wishes: dict[int, Wish] = {}  # all that wait, oldest first
         self._lines: dict[Key, _Line] = {}
         self._open: dict[int, Wish] = {}  # granted and not yet ended
+
+    def retune(self, longest: int) -> None:
+        """Another bound from now on; who waits already goes on."""
+        self._longest = max(1, longest)  # a request that loads a model waits too: with none nothing could be loaded
 
     # -- events ----------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,18 @@ def _find(architecture: str, names: str, template: str) -> Ways:
 
 @functools.cache
 def table() -> tuple[Family, ...]:
-    """The table of this system: /etc, else where the package put it; raises ConfigError."""
+    """The table of this system, read once; raises ConfigError."""
+    return look()
+
+
+def forget() -> None:
+    """Read the table again when it is next needed."""
+    table.cache_clear()
+    _find.cache_clear()
+
+
+def look() -> tuple[Family, ...]:
+    """The table as it is now: that of /etc, else where the package put it; raises ConfigError."""
     for place in (SYSTEM_DIRECTORY, Path(sys.prefix) / "share" / "hyperllama", _BESIDE):
         if (path := place / _FILE).exists():
             return read(path)

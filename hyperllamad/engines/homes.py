@@ -37,6 +37,10 @@ class Homes:
         self._read: tuple[Home, ...] = ()
         self._stamp = -1
 
+    def configure(self, tables: Mapping[str, EngineTable]) -> None:
+        """Go by another configuration from now on."""
+        self._tables = tables
+
     def all(self) -> tuple[Home, ...]:
         """Homes of the engines that are enabled, in the order of preference; the one in use first, then the newest."""
         self._refresh()

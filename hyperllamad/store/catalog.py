@@ -55,14 +55,18 @@ class Catalog:
 
     def __init__(self, paths: Paths, models: ModelsTable, entries: Sequence[ModelTable]) -> None:
         self._store = paths.models
+        self.configure(models, entries)
+        self.overlays = Overlays(paths.state / "variants")
+        self.store = paths.models
+
+    def configure(self, models: ModelsTable, entries: Sequence[ModelTable]) -> None:
+        """Go by another configuration from now on: everything is looked at again."""
         self._defaults = models
         self._entries = tuple(entries)
         self._directories = tuple(Path(directory).expanduser() for directory in models.directories)
         self._survey: Survey | None = None
         self._looks: dict[str, _Look] = {}
         self._variants: dict[str, _Variant] = {}
-        self.overlays = Overlays(paths.state / "variants")
-        self.store = paths.models
 
     def list(self) -> tuple[Model, ...]:
         """Every usable model, the most recently changed first.  Broken ones are left out: see problems()."""

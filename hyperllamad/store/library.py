@@ -56,6 +56,11 @@ class Library:
         self._one = anyio.CapacityLimiter(1)
         self.blobs = Blobs(config.paths.models)
 
+    def configure(self, config: Config, names: ShortNames) -> None:
+        """Go by another configuration from now on; pulls that are under way end as they began."""
+        self._catalog.configure(config.models, config.model)
+        self.names = names
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own the downloads until cancelled."""
         await self._pulls.run(task_status=task_status)

@@ -50,11 +50,15 @@ class Planner:
     """Plans from the configuration and the homes that are installed."""
 
     def __init__(self, config: Config, homes: Homes) -> None:
-        self._config = config
         self._homes = homes
         self._device = host.device()
-        self._pinned = frozenset(ModelName.parse(name).key for name in config.fleet.pinned)
+        self.configure(config)
         self._grown: dict[str, int] = {}  # digest -> tokens of context that requests asked for
+
+    def configure(self, config: Config) -> None:
+        """Plan by another configuration from now on."""
+        self._config = config
+        self._pinned = frozenset(ModelName.parse(name).key for name in config.fleet.pinned)
 
     def plan(self, model: Model) -> Plan:
         """Raises NoEngineError when no installed engine can run the model here."""

@@ -173,6 +173,11 @@ class Spares:
         self._spares: dict[str, Spare] = {}
         self._look = anyio.Event()
 
+    def configure(self, config: Config, host: Host) -> None:
+        """Prepare by another configuration from now on; a spare that does not fit any more is not taken."""
+        self._config = config
+        self._host = host
+
     def look(self) -> None:
         """Make those that are missing, now: the machine is not busy with a start, as far as the caller knows."""
         self._look.set()

@@ -13,6 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict
 
 import anyio
 import anyio.abc
@@ -50,6 +51,19 @@ log = logging.getLogger("hyperllamad.supervision")
 MEASURE_PAUSE = 0.2  # seconds between two measurements, while somebody waits for memory
 
 
+class FleetNumbers(TypedDict):
+    """What the fleet takes from the configuration; see Fleet.__init__."""
+
+    max_models: int
+    keep_alive: float
+    max_queue: int
+    load_timeout: float
+    stop_timeout: float
+    drain_timeout: float
+    restart_budget: int
+    rules: Rules
+
+
 class Supervisor:
     """run() in a task group first; everything else may be called while it runs."""
 
@@ -79,17 +93,8 @@ class Supervisor:
         self._planner = Planner(config, homes)
         self._host = host.read(config.engines)
         self._spares = Spares(config, homes, self._host)
-        self._stop_timeout = config.fleet.stop_timeout_seconds
-        self._fleet = Fleet(
-            max_models=models_at_once(config),
-            keep_alive=config.fleet.keep_alive_seconds,
-            max_queue=config.fleet.max_queue,
-            load_timeout=config.fleet.load_timeout_seconds,
-            stop_timeout=self._stop_timeout,
-            drain_timeout=math.inf,  # an answer is not cut off because others wait; at shutdown run() does
-            restart_budget=config.fleet.restart_budget,
-            rules=_rules(config, measured=meter is not None),
-        )
+        self._measured = meter is not None
+        self._fleet = Fleet(**self._numbers_of(config))
         self._accounts = Accounts(meter, Learned(config.paths.state / "learned.json"))
         self._events = Events()
         self._measuring = False
@@ -108,6 +113,19 @@ class Supervisor:
         self._sleeps_until = math.inf
         self._closing = anyio.Event()
         self._empty = anyio.Event()
+
+    def _numbers_of(self, config: Config) -> FleetNumbers:
+        self._stop_timeout = config.fleet.stop_timeout_seconds
+        return FleetNumbers(
+            max_models=models_at_once(config),
+            keep_alive=config.fleet.keep_alive_seconds,
+            max_queue=config.fleet.max_queue,
+            load_timeout=config.fleet.load_timeout_seconds,
+            stop_timeout=self._stop_timeout,
+            drain_timeout=math.inf,  # an answer is not cut off because others wait; at shutdown run() does
+            restart_budget=config.fleet.restart_budget,
+            rules=_rules(config, measured=self._measured),
+        )
 
     # -- for requests ----------------------------------------------------------------------------------------------
 
@@ -171,6 +189,33 @@ class Supervisor:
         """Forget that the model failed, so that the next request starts it afresh; in back-off it starts now."""
         for key in self._keys(model):
             self._feed(self._fleet.retry(key, self._clock()))
+
+    def configure(self, config: Config, find: Callable[[ModelName], Model | None]) -> dict[str, ModelName]:
+        """Run by another configuration from now on; `find` knows the models by it.
+
+        What would now be run otherwise is sent away after its requests: by instance, the name it was loaded under.
+        What would be run as before is not touched.
+        """
+        self._config = config
+        self._planner.configure(config)
+        self._host = host.read(config.engines)
+        self._spares.configure(config, self._host)
+        self._feed(self._fleet.retune(self._clock(), **self._numbers_of(config)))
+        leaving = {}
+        for view in self._fleet.views(self._clock()):
+            name = self._plans[view.key].model.name
+            model = find(name)
+            if model is None or self._key(model) != view.key:
+                leaving[str(view.key)] = name
+                self._feed(self._fleet.unload(view.key, self._clock()))
+        return leaving
+
+    def _key(self, model: Model) -> Key | None:
+        """Of the instance the model would get now; None when no engine can run it."""
+        try:
+            return self._planner.plan(model).key
+        except NoEngineError:
+            return None
 
     def close(self, *, now: bool = False, leave: bool = False) -> None:
         """Serve nobody new; let open requests finish within `server.shutdown_grace`, or (`now`) not at all.

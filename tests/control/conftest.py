@@ -24,7 +24,7 @@ from hyperllamad.keys import KeyRing
 from hyperllamad.listen import Peer
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
-from tests.control.fakes import FakeCatalog, FakeSupervisor, model
+from tests.control.fakes import FakeCatalog, FakeReloader, FakeSupervisor, model
 
 SMOL, QWEN = model(), model("qwen3:8b", digest="cd" * 32)
 KEEP = object()
@@ -100,6 +100,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         homes=homes,
         machine=here,
         keys=KeyRing(settings),
+        reloader=FakeReloader(),
         started_at=1.0,
         url="http://127.0.0.1:11434",
     )

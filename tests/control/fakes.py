@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,22 @@ def row(of: Model, state: State, **fields: object) -> Row:
         cause="",
     )
     return replace(plain, **fields)  # type: ignore[arg-type]
+
+
+class FakeReloader:
+    """Waits for `may_end`, then says what was done or raises `failure`."""
+
+    def __init__(self) -> None:
+        self.error = ""
+        self.failure: HyperLlamaError | None = None
+        self.may_end = anyio.Event()
+
+    async def reload(self, moved: Callable[[str], None]) -> str:
+        moved("requests of 1 model to end")
+        await self.may_end.wait()
+        if self.failure:
+            raise self.failure
+        return "the configuration is in force"
 
 
 class FakeCatalog:

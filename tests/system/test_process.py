@@ -56,13 +56,75 @@ def test_a_second_daemon_in_the_same_runtime_directory_is_refused(running: Daemo
     assert running.ps() == [], "the first one goes on"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly_when_asked(running: Daemon, number: signal.Signals) -> None:
     assert running.process is not None
     assert (running.root / "run/admin.sock").is_socket()
     running.process.send_signal(number)
     assert running.process.wait(10) == 0
     assert not (running.root / "run/admin.sock").exists()
+
+
+def test_hup_reloads_and_a_wrong_configuration_stays_out(running: Daemon) -> None:
+    assert running.process is not None
+    main = running.root / "etc/hyperllamad.toml"
+    good = main.read_text()
+    main.write_text(good + "[fleet]\nmax_queue = 'many'\n")
+    running.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "max_queue" in running.ctl("status").stdout, within=10, what="status tells why it is not taken")
+    assert "max_queue" in running.ctl("reload", check=False).stderr
+    assert running.ctl("reload", check=False).returncode == 1
+    main.write_text(good + "[models]\nauto_pull = true\n")
+    running.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "max_queue" not in running.ctl("status").stdout, within=10, what="the good one is in force")
+    assert running.ctl("reload").stderr.endswith("the configuration is in force\n")
+    assert running.stop() == 0
+
+
+def test_systemd_hears_when_a_reload_begins_and_ends(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        with daemon({}, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as running:
+            _wait_told(notify, "READY=1")
+            assert running.process is not None
+            running.process.send_signal(signal.SIGHUP)
+            said = _wait_told(notify, "RELOADING=1")
+            assert int(said.partition("MONOTONIC_USEC=")[2]) > 0
+            _wait_told(notify, "READY=1")
+
+
+def _wait_told(notify: socket.socket, text: str) -> str:
+    """The first message that holds `text`."""
+    while text not in (said := notify.recv(4096).decode()):
+        pass
+    return said
+
+
+_AT_TERMINAL = """
+import os, signal, sys
+os.login_tty(int(sys.argv[1]))
+if sys.argv[2] == "ignored":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["plain", "nohup"])
+def test_a_terminal_that_closes_stops_it_unless_hup_was_ignored(running: Daemon, ignored: bool) -> None:
+    assert running.stop() == 0
+    master, slave = os.openpty()
+    program = [sys.executable, "-m", "hyperllamad", "--config", str(running.root / "etc")]
+    command = [sys.executable, "-c", _AT_TERMINAL, str(slave), "ignored" if ignored else "plain", *program]
+    running.process = subprocess.Popen(command, env=running.environ, pass_fds=[slave])
+    os.close(slave)
+    eventually(lambda: running.ctl("status", check=False).returncode == 0, within=20, what="it runs")
+    os.close(master)
+    if ignored:
+        eventually(lambda: running.ctl("reload", check=False).returncode == 0, within=20, what="it goes on")
+        assert running.stop() == 0
+    else:
+        assert running.process.wait(20) == 0
 
 
 def test_what_an_interrupted_install_left_is_removed(tmp_path: Path) -> None:

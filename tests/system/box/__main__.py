@@ -91,7 +91,7 @@ def _package(root: Path, given: Path, score: Score) -> None:
             score.stage(box, stage)
         done = box.beside([sys.executable, "-m", "tests.system.box.client", MODEL])
         score.add(ok=done.returncode == 0, sentence="the ollama Python client chats from outside", said=done.stdout)
-        for stage in ("faults", "upgrade"):
+        for stage in ("reload", "faults", "upgrade"):
             score.stage(box, stage)
         say("reboot")
         box.shut()

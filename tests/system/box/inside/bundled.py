@@ -10,7 +10,8 @@ def _() -> None:
     (package,) = sh(f"ls {BOX}/rpms/bundled/hyperllama-0*.$(uname -m).rpm").split()
     assert "dist(" not in sh(f"rpm -qp --requires {package}"), sh(f"rpm -qp --requires {package}")
     assert "bundled(python3dist(quart))" in sh(f"rpm -qp --provides {package}")
-    assert "0 errors, 0 warnings" in sh(f"rpmlint --config {BOX}/rpmlint.toml {package}")
+    said = sh(f"rpmlint --config {BOX}/rpmlint.toml {package}")
+    assert "0 errors, 0 warnings" in said, said
     sh(f"rpm -i {package}")
     assert sh("rpm -V hyperllama") == ""
 
