@@ -192,6 +192,7 @@ class ModelTable(_Limited, frozen=True, kw_only=True):
     engine: str = ""
     context: int = 0
     parallel: int = 0
+    quantize: Literal["", "fp8"] = ""
     args: tuple[str, ...] = ()
     system: str = ""
     parameters: dict[str, Any] = {}

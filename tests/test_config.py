@@ -112,10 +112,11 @@ def test_a_wrong_file_is_refused_with_file_key_found_and_expected(tmp_path: Path
         ("engines.d/vllm.toml", "memory_max = 'much'", "vllm.toml: `memory_max`: not a size"),
         ("engines.d/vllm.toml", "cpu_weight = 20000", "`cpu_weight` is 20000, but int <= 10000 was expected"),
         ("models.d/m.toml", "name = 'm'\ntasks_max = -1", "`tasks_max` is -1, but int >= 0 was expected"),
+        ("models.d/m.toml", "name = 'm'\nquantize = 'int4'", "`quantize` is 'int4', but"),
         ("models.d/m.toml", "name = 'm'\nmemory_max = '1 parsec'", "`memory_max` of `m`: not a size"),
     ],
 )
-def test_a_wrong_limit_is_refused(tmp_path: Path, file: str, text: str, says: str) -> None:
+def test_a_wrong_value_is_refused(tmp_path: Path, file: str, text: str, says: str) -> None:
     assert says in refused(write(tmp_path, text, file))
 
 

@@ -61,6 +61,7 @@ MODEL_KEYS = {
     "engine": "The engine that runs it: `llama_cpp`, `vllm` or `max`; empty = what suits it.",
     "context": "Tokens of context; 0 = as `models.context` says.",
     "parallel": "Requests answered at once; 0 = as `models.parallel` says.",
+    "quantize": "`fp8` = vLLM halves 16-bit weights as it loads them, on a GPU; empty = they stay as they are.",
     "args": "Arguments added to the end of the engine's command line.",
     "system": "A system message for requests that have none.",
     "parameters": "A table of Ollama's options, such as `temperature`, for requests that do not state them.",

@@ -93,6 +93,7 @@ class Model:
     engine: str = ""  # stated by the user; "" = choose
     context: int = 0  # stated by the user; 0 = choose
     parallel: int = 0  # stated by the user; 0 = choose
+    quantize: str = ""  # stated by the user: what the engine makes of the weights as it loads them, "fp8"
     engine_args: tuple[str, ...] = ()
     limits: Limits = UNLIMITED
 
@@ -119,6 +120,7 @@ class Settings:
     args: tuple[str, ...] = ()  # extra arguments, last on the command line
     env: tuple[tuple[str, str], ...] = ()
     limits: Limits = UNLIMITED
+    quantize: str = ""  # what the engine makes of the weights as it loads them: "fp8"
 
     @property
     def fingerprint(self) -> str:

@@ -53,6 +53,8 @@ def _no_engine(model: Model, homes: Sequence[Home], able: Sequence[Home], device
     elif model.engine and not hints:
         possible = [name for name in base.NAMES if _would(model, name, homes, device)]
         hints += [f"without `engine` in its file, `hyperllamactl engine install {name}`" for name in possible[:1]]
+    if model.quantize:
+        hints.append("take `quantize` out of its file")
     return NoEngineError(f"{start}: {'; '.join(reasons)}", hint=", or ".join(hints))
 
 

@@ -120,7 +120,9 @@ class LlamaCpp:
     probe = Probe(extra={"tokenize": "/tokenize", "detokenize": "/detokenize", "apply_template": "/apply-template"})
 
     def refusal(self, model: Model, home: Home) -> str:  # noqa: ARG002
-        return "" if model.format in self.formats else "it reads GGUF files only"
+        if model.format not in self.formats:
+            return "it reads GGUF files only"
+        return "it runs weights as they are, and `quantize` is set" if model.quantize else ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         return needs.estimate(model, settings)

@@ -172,7 +172,7 @@ class Max:
         if home.architectures and model.architecture not in home.architectures:
             without_gpu = " without a GPU" if home.device == "cpu" else ""
             return f"version {home.version} does not run the architecture {model.architecture}{without_gpu}"
-        return ""
+        return "it runs weights as they are, and `quantize` is set" if model.quantize else ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         need = needs.estimate(model, settings)

@@ -35,6 +35,7 @@ SOCKET_NAME = 36  # bytes: a UUID, by which its processes find each other under 
 FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
 
 _LARGEST_SEED = (1 << 63) - 1
+_WHOLE = frozenset({"", "BF16", "F16", "F32"})  # weights that are not quantised
 _TELL = (
     "run it on llama.cpp, which finds out by itself, or add --enable-auto-tool-choice and --tool-call-parser with its"
     " parser to the model's `args`"
@@ -182,7 +183,7 @@ class Vllm:
             return "it reads no GGUF files"
         if home.architectures and model.architecture not in home.architectures:
             return f"version {home.version} does not know the architecture {model.architecture}"
-        return ""
+        return _cannot_quantise(model, home) if model.quantize else ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
         need = needs.estimate(model, settings)
@@ -190,7 +191,7 @@ class Vllm:
             kv_cache = settings.kv_cache_bytes or _kv_bytes(model, settings, width=4)
             return replace(need, weights=2 * model.size, kv_cache=kv_cache, overhead=PROCESSES)
         least = min(need.kv_cache, needs.sequence_bytes(model, settings) * 9 // 8)  # blocks are handed out whole
-        weights = round(model.size * _quantised(settings.args))
+        weights = round(model.size * _quantised((*_quantization(settings), *settings.args)))
         degrees = needs.degrees(model)
         return replace(need, weights=weights, overhead=ON_GPU, kv_least=least, asleep=ASLEEP, gpus=degrees)
 
@@ -214,6 +215,7 @@ class Vllm:
         if settings.device == "cpu":
             argv += _cpu_arguments(model, settings, place)
         else:
+            argv += _quantization(settings)
             argv += _gpu_arguments(settings, place.room)
             late |= visible(place.room) if place.room else {}
         if self.sleep_levels(model, settings, home):
@@ -254,6 +256,17 @@ class Vllm:
 def _strict(tool: dict[str, Any]) -> dict[str, Any]:
     """The tool with its parameters' schema enforced, which vLLM otherwise takes as advice even for a call it forces."""
     return tool | {"function": {"strict": True, **tool["function"]}}
+
+
+def _cannot_quantise(model: Model, home: Home) -> str:
+    """A directory may name one way to quantise, and vLLM insists on it."""
+    if model.quantization not in _WHOLE:
+        return f"its weights are {model.quantization} already: `quantize` is for weights that are not quantised"
+    return "" if home.device == "cuda" else "it follows `quantize` only on a GPU"
+
+
+def _quantization(settings: Settings) -> list[str]:
+    return ["--quantization", settings.quantize] if settings.quantize else []
 
 
 def _bfloat16(model: Model, place: Place) -> bool:

@@ -186,6 +186,7 @@ class Catalog:
             engine=table.engine or model.engine,
             context=table.context or model.context or self._defaults.context,
             parallel=table.parallel or model.parallel or self._defaults.parallel,
+            quantize=table.quantize or model.quantize,
             engine_args=table.args or model.engine_args,
             limits=table.limits.over(model.limits),
         )

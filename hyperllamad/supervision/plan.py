@@ -89,6 +89,7 @@ def resolve(model: Model, config: Config, home: Home) -> Settings:
         args=(*table.args, *model.engine_args),
         env=tuple(sorted(table.env.items())),
         limits=model.limits.over(table.limits),
+        quantize=model.quantize,
     )
 
 

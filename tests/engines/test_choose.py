@@ -19,6 +19,8 @@ MAX = samples.home("max", architectures=("LlamaForCausalLM", "OnlyInMax"))
 MAX_GPU = samples.home("max", "cuda", architectures=("LlamaForCausalLM", "OnlyInMax"))
 ODD = dataclasses.replace(samples.DIRECTORY, architecture="OnlyInMax")
 
+FP8 = dataclasses.replace(samples.DIRECTORY, quantize="fp8")
+
 
 def on(model: Model, engine: str) -> Model:
     return dataclasses.replace(model, engine=engine)
@@ -38,6 +40,7 @@ def on(model: Model, engine: str) -> Model:
         (samples.DIRECTORY, [VLLM], "cuda", VLLM),
         (samples.DIRECTORY, [samples.home("vllm")], "cpu", samples.home("vllm")),  # never asked what it knows: try it
         (ODD, [VLLM, MAX], "cpu", MAX),
+        (FP8, [LLAMA, MAX_GPU, VLLM_GPU, VLLM], "cuda", VLLM_GPU),
         (on(samples.DIRECTORY, "max"), [VLLM, MAX], "cpu", MAX),
         (on(samples.DIRECTORY, "max"), [VLLM_GPU, MAX], "cuda", MAX),
     ],
@@ -105,6 +108,34 @@ def test_choice(model: Model, homes: list[Home], device: str, chosen: Home) -> N
                 "vLLM: it is installed for NVIDIA GPUs, and there is none here; MAX: not installed"
             ),
             "`hyperllamactl engine install vllm`, or `hyperllamactl engine install max`",
+        ),
+        (
+            FP8,
+            [VLLM, MAX, LLAMA],
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; "
+                "vLLM: it follows `quantize` only on a GPU; MAX: it runs weights as they are, and `quantize` is set"
+            ),
+            "take `quantize` out of its file",
+        ),
+        (
+            dataclasses.replace(FP8, quantization="AWQ"),
+            [],
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it reads GGUF files only; vLLM: its weights are AWQ "
+                "already: `quantize` is for weights that are not quantised; MAX: it runs weights as they are, and "
+                "`quantize` is set"
+            ),
+            "take `quantize` out of its file",
+        ),
+        (
+            dataclasses.replace(samples.GGUF, quantize="fp8"),
+            [LLAMA],
+            (
+                "no engine here can run 'smollm2:135m': llama.cpp: it runs weights as they are, and `quantize` is set; "
+                "vLLM: it reads no GGUF files; MAX: it reads no GGUF files without a directory of their own"
+            ),
+            "take `quantize` out of its file",
         ),
         (
             on(samples.GGUF, "ollama"),

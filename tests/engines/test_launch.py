@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
         samples.home("vllm", "cuda"),
         samples.place(),
     ),
+    "vllm-cuda-quantize": in_room("vllm", ROOM, quantize="fp8"),
     "vllm-cuda-room": in_room("vllm", ROOM),
     "vllm-cuda-two": in_room("vllm", TWO, env=(("CUDA_VISIBLE_DEVICES", "7"),)),
     "max-cuda-room": in_room("max", ROOM),

@@ -111,6 +111,7 @@ def test_vllm_on_a_gpu() -> None:
 @pytest.mark.parametrize("args", [("--quantization", "fp8"), ("--quantization=fp8",), ("--x", "--quantization", "fp8")])
 def test_weights_that_vllm_quantises_take_about_half(args: tuple[str, ...]) -> None:
     assert need("vllm", args=args).weights == round(0.55 * WEIGHTS)
+    assert need("vllm", quantize="fp8").weights == round(0.55 * WEIGHTS)
 
 
 def test_max_on_a_gpu_measures_what_is_free_and_starts_alone() -> None:

@@ -97,12 +97,19 @@ def test_the_newest_comes_first(store: Path, make: Make) -> None:
 def test_what_models_d_adds(store: Path, make: Make) -> None:
     gguf(store / "tiny.gguf")
     entry = ModelTable(
-        name="TINY", engine="vllm", context=99, parallel=3, args=("--x",), system="Be kind.", parameters={"top_k": 1}
+        name="TINY",
+        engine="vllm",
+        context=99,
+        parallel=3,
+        args=("--x",),
+        system="Be kind.",
+        parameters={"top_k": 1},
+        quantize="fp8",
     )
     (model,) = make(entry, context=5, parallel=6).list()
     assert model.name.short == "TINY:latest"
     assert (model.engine, model.context, model.parallel, model.engine_args) == ("vllm", 99, 3, ("--x",))
-    assert (model.system, model.parameters) == ("Be kind.", {"top_k": 1})
+    assert (model.system, model.parameters, model.quantize) == ("Be kind.", {"top_k": 1}, "fp8")
     (model,) = make(ModelTable(name="tiny", memory_max="2GiB", tasks_max=64)).list()
     assert model.limits == Limits(memory=2 << 30, tasks=64)
     (model,) = make(context=5, parallel=6).list()

@@ -88,6 +88,14 @@ def test_a_models_own_limits_win_over_its_engines(config: Config, runtime: Path)
     assert plan.resolve(model, config, fake.HOME).limits == Limits(1 << 30, 64, 50)
 
 
+def test_one_set_of_weights_quantised_and_not_are_two_instances(config: Config, runtime: Path) -> None:
+    model = fake.model(runtime, "m")
+    quantised = replace(model, quantize="fp8")
+    whole, half = (plan.resolve(each, config, VLLM) for each in (model, quantised))
+    assert (whole.quantize, half.quantize) == ("", "fp8")
+    assert key_of(model, whole) != key_of(quantised, half)
+
+
 def test_a_plan_names_its_instance(config: Config, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.install(monkeypatch)
     model = fake.model(runtime, "m")
