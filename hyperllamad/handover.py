@@ -17,6 +17,7 @@ from hyperllamad.telemetry import fields
 log = logging.getLogger("hyperllamad")
 
 PATIENCE = 3.0  # seconds for systemd's answer
+SPARES = "process"  # the KillMode= that kills nobody but us
 RESTARTS = frozenset({"restart", "try-restart", "reload-or-start"})  # types of a job after which the unit runs again
 
 
@@ -34,20 +35,25 @@ def unit(cgroup: str) -> tuple[str, ...]:
 
 
 async def is_restart(proc: Path = Path("/proc/self")) -> bool:
-    """Whether systemd is restarting us; asked while it does."""
+    """Whether systemd is restarting us, and spares our engines; asked while it does."""
     jobs = await _ask("list-jobs", "--no-legend", "--plain", proc=proc)
     # JOB UNIT TYPE STATE
-    return any(not RESTARTS.isdisjoint(line.split()[2:3]) for line in jobs.splitlines())
+    restarts = any(not RESTARTS.isdisjoint(line.split()[2:3]) for line in jobs.splitlines())
+    return restarts and await _kill_mode(proc) == SPARES
 
 
 async def warn_of_kills(proc: Path = Path("/proc/self")) -> None:
     """Say so when systemd would kill, with us, the engines that are to outlive us."""
-    mode = (await _ask("show", "--property=KillMode", "--value", proc=proc)).strip()
-    if mode and mode != "process":
+    mode = await _kill_mode(proc)
+    if mode not in {"", SPARES}:
         log.warning(
             "engines will not outlive a restart, though `fleet.adopt_within` says so: the unit needs KillMode=process",
             extra=fields(kill_mode=mode),
         )
+
+
+async def _kill_mode(proc: Path) -> str:
+    return (await _ask("show", "--property=KillMode", "--value", proc=proc)).strip()
 
 
 async def _ask(command: str, *options: str, proc: Path) -> str:

@@ -18,13 +18,14 @@ Systemctl = Callable[..., Path]
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
-    """A systemctl that prints `text` and writes down how it was called; the proc directory to be read."""
+    """A systemctl that prints `jobs` or `mode` and writes down how it was called; the proc directory to be read."""
 
-    def make(text: str, *, code: int = 0, cgroup: str = SYSTEM) -> Path:
+    def make(jobs: str = "", *, mode: str = "process", code: int = 0, cgroup: str = SYSTEM) -> Path:
         program = tmp_path / "bin" / "systemctl"
         program.parent.mkdir()
-        told = f"open({str(tmp_path / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]))"
-        program.write_text(f"#!{sys.executable}\nimport sys\n{told}\nprint({text!r})\nsys.exit({code})\n")
+        told = f"open({str(tmp_path / 'asked')!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+        says = f"print({jobs!r} if 'list-jobs' in sys.argv else {mode!r})"
+        program.write_text(f"#!{sys.executable}\nimport sys\n{told}\n{says}\nsys.exit({code})\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(program.parent))
         (tmp_path / "cgroup").write_text(cgroup)
@@ -61,7 +62,12 @@ def test_the_unit_we_are_in(cgroup: str, expected: tuple[str, ...]) -> None:
 async def test_the_job_tells(systemctl: Systemctl, jobs: str, restarts: bool) -> None:
     proc = systemctl(jobs)
     assert await handover.is_restart(proc) is restarts
-    assert (proc / "asked").read_text() == "list-jobs --no-legend --plain hyperllamad.service"
+    assert (proc / "asked").read_text().startswith("list-jobs --no-legend --plain hyperllamad.service\n")
+
+
+async def test_a_restart_that_kills_the_engines_anyway_is_a_stop_for_them(systemctl: Systemctl) -> None:
+    """They are ended in order then, instead of being killed by systemd."""
+    assert not await handover.is_restart(systemctl("1 hyperllamad.service restart running", mode="mixed"))
 
 
 async def test_a_users_own_manager_is_asked_for_his_services(systemctl: Systemctl) -> None:
@@ -86,5 +92,5 @@ async def test_a_unit_that_would_kill_the_engines_is_told_of(
     systemctl: Systemctl, caplog: pytest.LogCaptureFixture, mode: str, warned: bool
 ) -> None:
     with caplog.at_level(logging.WARNING, "hyperllamad"):
-        await handover.warn_of_kills(systemctl(mode))
+        await handover.warn_of_kills(systemctl(mode=mode))
     assert ("KillMode=process" in caplog.text) is warned
