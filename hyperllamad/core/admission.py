@@ -61,10 +61,10 @@ class Admission:
             slot.reservation = None
             self._look_for_the_promised()
         elif slot.state is State.ASLEEP:
-            slot.reservation.left = slot.terms.need.asleep
+            self.ledger.sleep(slot.reservation, slot.terms.need.asleep, now)
             self._look_for_the_promised()
         elif slot.state is State.WAKING:
-            slot.reservation.left = None
+            self.ledger.wake(slot.reservation)
 
     def _look_for_the_promised(self) -> None:
         """Memory was given up: who has a promise may start once it is measured free."""
@@ -76,6 +76,13 @@ class Admission:
     def known(self, now: float) -> bool:
         """Whether somebody may be placed by what is known; else it must be measured first."""
         if not self._rules.measured or self.ledger.fresh(now):
+            return True
+        self.needs_measure = True
+        return False
+
+    def measured_since(self, at: float) -> bool:
+        """Whether what is known is at least so new, for a refusal should not rest on what was; else it is measured."""
+        if self.ledger.measured_since(at):
             return True
         self.needs_measure = True
         return False

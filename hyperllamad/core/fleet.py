@@ -100,7 +100,7 @@ class Fleet:
         3. It joins the queue, from which it is served at once where that is possible.
         """
         out: list[Action] = []
-        wish = Wish(lease, key, keep_alive, self._patience.request_deadline(now), client, weight, terms)
+        wish = Wish(lease, key, keep_alive, now, self._patience.request_deadline(now), client, weight, terms)
         if self._closing:  # 1
             out.append(Refuse(lease, ClosingError()))
         elif self._answers_at_once(key, now) or self._make_way(wish, now, out):  # 2
@@ -154,8 +154,10 @@ class Fleet:
         for slot in self._slots.values():
             if slot.deadline is not None:
                 times.append(slot.deadline)
-            waits = self._queue.waits(slot.key)
-            times.append(self._queue.slot_opens(slot.key) if waits else slot.expiry())
+            if not self._queue.waits(slot.key):
+                times.append(slot.expiry())
+            elif slot.state is State.READY:
+                times.append(self._queue.slot_opens(slot.key))
             if slot.protected_until is not None:
                 times.append(slot.protected_until)
         soonest = min(times, default=math.inf)
@@ -369,6 +371,8 @@ class Fleet:
             case Waits(why):
                 self._journal.tell("waits", wish.key, why, now, (question, answer))
                 self._admission.look_again()
+                return []
+            case Never() if not self._admission.measured_since(wish.came):
                 return []
             case Never(why):
                 if slot is not None and slot.state is State.ASLEEP:  # where it lies; perhaps it fits elsewhere

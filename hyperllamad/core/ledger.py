@@ -59,6 +59,7 @@ class Ledger:
         """`gpu_overhead`: bytes of every GPU that are left alone."""
         self.retune(gpu_overhead=gpu_overhead)
         self._began: float | None = None  # of the last measurement
+        self._moved_at = 0.0  # when memory was last given up, so that what was measured before is not true any more
         self._others: dict[str, int] = {}  # bytes by device that were not ours when nobody's memory was missing
         self.devices: dict[str, Device] = {}
         self.live: list[Reservation] = []  # of instances with a child, or that will have one again unasked
@@ -78,10 +79,19 @@ class Ledger:
 
     def end(self, reservation: Reservation, now: float) -> None:
         """Nobody of the instance is left; its memory is credited once it is measured free."""
-        reservation.ended_at = now
+        reservation.ended_at = self._moved_at = now
         self.live.remove(reservation)
         if reservation.placement.bytes:
             self.ended.append(reservation)
+
+    def sleep(self, reservation: Reservation, left: int, now: float) -> None:
+        """It has given up all but `left` of each device, until wake()."""
+        reservation.left = left
+        self._moved_at = now
+
+    def wake(self, reservation: Reservation) -> None:
+        """It may take everything again."""
+        reservation.left = None
 
     def measure(self, measured: Measured, now: float) -> None:
         """Take over what was measured."""
@@ -98,7 +108,10 @@ class Ledger:
 
     def fresh(self, now: float) -> bool:
         """Whether somebody may be placed by what is known."""
-        return self._began is not None and now - self._began <= FRESH
+        return self._began is not None and self._began >= self._moved_at and now - self._began <= FRESH
+
+    def measured_since(self, at: float) -> bool:
+        return self._began is not None and self._began >= at
 
     def awaits(self, devices: Collection[str]) -> bool:
         """Whether memory of those devices is still to come back."""

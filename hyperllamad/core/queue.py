@@ -31,6 +31,7 @@ class Wish:
     lease: int
     key: Key
     keep_alive: float | None
+    came: float
     deadline: float
     client: str = ""
     weight: float = 1.0

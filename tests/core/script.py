@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hyperllamad.core.instance import Fact
-from hyperllamad.core.models import Key
+from hyperllamad.core.models import Key, Terms
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Ask:
     use: float
     bears: float
     keep_alive: float | None
+    client: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Birth:
     how: Fact = Fact.EXITED  # or BROKEN, SICK
     obeys: float = 1.0  # exits after TERM
     dies: float = 0.1  # exits after KILL
+    sleeps: float = 1.0  # after SLEEP
+    wakes: float = 1.0  # after WAKE
+    keeps_well: bool = True  # False: it does not come back from sleep as it was
+    takes: float = 1.0  # of what was reserved for it; more than 1 = it lies
+    frees: float = 0.0  # its memory comes back so long after its end
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,14 @@ class Meddling:
     what: str
     key: Key
     keep_alive: float = 0.0
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """From `at` on somebody else holds `bytes` of every device."""
+
+    at: float
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -54,3 +68,10 @@ class Script:
     births: tuple[Birth, ...] = (Birth(),)  # taken in turn
     meddling: tuple[Meddling, ...] = ()
     close_at: float = math.inf
+    # Of worlds in which memory is counted:
+    devices: tuple[int, ...] = ()  # bytes of each GPU
+    terms: tuple[Terms, ...] = ()  # of A, B, C and D
+    foreign: tuple[Foreign, ...] = ()
+    sleep_memory: int = 0
+    spread: bool = False
+    meter: float = 0.1  # seconds a measurement takes

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, LoadFailedError, LoadTimeoutError
 from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, View
@@ -48,15 +49,7 @@ class World:
 
     def __post_init__(self) -> None:
         s = self.script
-        self.fleet = Fleet(
-            max_models=s.max_models,
-            keep_alive=s.keep_alive,
-            max_queue=s.max_queue,
-            load_timeout=LOAD,
-            stop_timeout=STOP,
-            drain_timeout=DRAIN,
-            restart_budget=s.restart_budget,
-        )
+        self.fleet = self.make_fleet()
         self._todo: list[tuple[float, int, Callable[[], None]]] = []
         self._born = self._asked = self._n = 0
         self.closed = False
@@ -65,6 +58,19 @@ class World:
         for meddling in s.meddling:
             self.at(self.now + meddling.at, partial(self.meddle, meddling))
         self.at(self.now + s.close_at, self.close)
+
+    def make_fleet(self, **more: Any) -> Fleet:
+        s = self.script
+        return Fleet(
+            max_models=s.max_models,
+            keep_alive=s.keep_alive,
+            max_queue=s.max_queue,
+            load_timeout=LOAD,
+            stop_timeout=STOP,
+            drain_timeout=DRAIN,
+            restart_budget=s.restart_budget,
+            **more,
+        )
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -105,10 +111,13 @@ class World:
         self.pending[lease] = (ask.key, self.now + LOAD)
         self.uses[lease] = ask.use
         self.at(self.now + ask.bears, lambda: self.hang_up(lease))
-        actions = self.fleet.want(lease, ask.key, self.now, keep_alive=ask.keep_alive)
+        actions = self.want(lease, ask)
         if state in {State.DRAINING, State.STOPPING} and not self.closed and not actions:
             self.seen["waits for a leaving one"] += 1
         self.do("want", actions)
+
+    def want(self, lease: int, ask: Ask) -> list[Action]:
+        return self.fleet.want(lease, ask.key, self.now, keep_alive=ask.keep_alive)
 
     def hang_up(self, lease: int) -> None:
         was_waiting = self.pending.pop(lease, None)
@@ -222,9 +231,7 @@ class World:
         assert child is not None, "granted a dead child"
         assert child.ready, "granted a child that does not answer"
         assert not child.told, "granted a child that was told to exit"
-        assert all(other != key or n > lease for n, (other, _) in self.pending.items()), (
-            "somebody older waits for it too"
-        )
+        self.check_turn(lease, key)
         self.open[lease] = key
         self.seen["grants"] += 1
         self.seen["grants at once"] += self.event == "want"
@@ -280,7 +287,7 @@ class World:
         """What must hold after every event."""
         views = {view.key: view for view in self.fleet.views(self.now)}
         assert {key: view.state for key, view in views.items()} == self.states, "a change was not told"
-        assert len(self.children) <= self.script.max_models, "too many children"
+        assert self.loaded() <= self.script.max_models, "too many children"
         assert self.children.keys() == {key for key, state in self.states.items() if state in HAS_CHILD}
         assert self.fleet._queue._wishes.keys() == self.pending.keys()
         assert max(Counter(key for key, _ in self.pending.values()).values(), default=0) <= self.script.max_queue
@@ -292,7 +299,7 @@ class World:
             assert view.waiting == len(waiting)
             assert view.since <= self.now
             if view.state is State.READY:
-                assert not waiting, "a ready instance let somebody wait"
+                assert not waiting or self.is_full(key), "a ready instance let somebody wait"
                 assert not self.rests(view) or (view.expires_at or 0) > self.now, "one outstayed its keep-alive"
             elif view.state is State.FAILED:
                 assert view.error is not None
@@ -302,6 +309,18 @@ class World:
         late = [lease for lease, (_, deadline) in self.pending.items() if deadline + self.script.lag < self.now]
         assert not late, "somebody waits longer than his deadline"
         self.check_places()
+
+    def check_turn(self, lease: int, key: Key) -> None:
+        assert all(other != key or n > lease for n, (other, _) in self.pending.items()), (
+            "somebody older waits for it too"
+        )
+
+    def loaded(self) -> int:
+        return len(self.children)
+
+    def is_full(self, key: Key) -> bool:
+        """Whether a ready instance may let requests wait."""
+        return False
 
     def check_places(self) -> None:
         """No place is promised twice, and none is withheld from who waits without a promise."""
@@ -326,7 +345,7 @@ class World:
         assert not self.pending
         assert not self.open
         rest = set(self.states.values())
-        assert rest <= {State.READY, State.FAILED}, rest
+        assert rest <= {State.READY, State.ASLEEP, State.FAILED}, rest
         assert not (self.closed and rest)
         causes = self._asked + self.seen["crashes"] + self.seen["sick"] + len(self.script.meddling)
         assert self.seen["evictions"] <= causes, "more evictions than causes"

@@ -1,0 +1,178 @@
+"""The fleet in random worlds where memory is counted: no device is promised twice, nobody is forgotten."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from hyperllamad.core.instance import Fact
+from hyperllamad.core.models import Need, Terms
+from tests.core.memory_world import MemoryWorld
+from tests.core.script import Ask, Birth, Foreign, Meddling, Script
+from tests.core.stage import A, B, C, D
+from tests.core.test_fleet_worlds import KEYS, NEVER, TIMES
+
+pytestmark = pytest.mark.timeout(600)
+
+ASKS = st.builds(
+    Ask,
+    at=TIMES,
+    key=KEYS,
+    use=st.sampled_from([0.0, 1.0, 5.0, 20.0, 90.0]),
+    bears=st.sampled_from([math.inf] * 4 + [0.0, 3.0, 30.0]),
+    keep_alive=st.sampled_from([None, None, None, 0.0, 7.0, math.inf]),
+    client=st.sampled_from(["x", "x", "x", "y", "z"]),
+)
+BIRTHS = st.builds(
+    Birth,
+    ready=st.sampled_from([0.0, 1.0, 5.0, 5.0, 20.0, math.inf]),
+    turns=st.sampled_from([math.inf] * 5 + [3.0, 30.0]),
+    how=st.sampled_from([Fact.EXITED, Fact.BROKEN, Fact.SICK]),
+    obeys=st.sampled_from([0.0, 1.0, 2.0, 12.0]),
+    sleeps=st.sampled_from([0.5, 0.5, 8.0, math.inf]),
+    wakes=st.sampled_from([0.5, 0.5, 3.0, math.inf]),
+    keeps_well=st.sampled_from([True, True, True, False]),
+    takes=st.sampled_from([1.0, 1.0, 0.9, 0.5, 1.2]),
+    frees=st.sampled_from([0.0, 0.0, 0.5, 3.0, 20.0]),
+)
+NEEDS = st.builds(
+    Need,
+    weights=st.sampled_from([10, 30, 50, 80, 120]),
+    kv_cache=st.sampled_from([0, 10, 40]),
+    overhead=st.sampled_from([0, 5]),
+    kv_least=st.sampled_from([None, None, 0, 5]),
+    asleep=st.sampled_from([0, 2, 5]),
+    gpus=st.sampled_from([(1,), (1,), (1, 2), (2,), (1, 2, 4)]),
+    exclusive_start=st.booleans(),
+)
+TERMS = st.builds(
+    Terms,
+    need=NEEDS,
+    gpu=st.just(True),
+    parallel=st.sampled_from([0, 1, 2, 2, 3]),
+    sleep_levels=st.sampled_from([(), (1,), (1,), (1, 2), (2,)]),
+    pinned=st.sampled_from([False, False, False, False, True]),
+    load_seconds=st.sampled_from([1.0, 10.0, 60.0]),
+    wake_seconds=st.just(1.0),
+)
+MEDDLING = st.builds(
+    Meddling,
+    at=TIMES,
+    what=st.sampled_from(["keep", "unload", "cut", "retry", "SLEPT", "READY", "SICK", "EXITED"]),
+    key=KEYS,
+    keep_alive=st.sampled_from([0.0, 7.0, math.inf]),
+)
+
+REACHED = {
+    "NoRoomError",
+    "bad wakes",
+    "decisions made again",
+    "evictions of those asleep",
+    "foreign use",
+    "liars",
+    "measurements",
+    "memory that comes back late",
+    "recorded: evicted",
+    "recorded: failed",
+    "recorded: placed",
+    "recorded: refused",
+    "recorded: restarted",
+    "recorded: slept",
+    "recorded: unloaded",
+    "recorded: waits",
+    "recorded: woken",
+    "sleeps",
+    "slots kept for others",
+    "starts in the dark",
+    "starts into measured room",
+    "turns between clients",
+    "wakes",
+    "BusyError",
+    "LoadTimeoutError",
+    "SLEPT: sleeping > asleep",
+    "READY: waking > ready",
+    "SICK: waking > stopping",
+    "tick: sleeping > stopping",
+    "tick: waking > stopping",
+    "tick: asleep > stopping",
+    "release: settling > sleeping",
+}
+
+
+def scripts(close_at: st.SearchStrategy[float]) -> st.SearchStrategy[Script]:
+    return st.builds(
+        Script,
+        max_models=st.integers(1, 4),
+        max_queue=st.integers(1, 6),
+        keep_alive=st.sampled_from([0.0, 10.0, 60.0, math.inf]),
+        restart_budget=st.integers(0, 2),
+        lag=st.sampled_from([0.0, 0.0, 0.25]),
+        asks=st.lists(ASKS, min_size=8, max_size=40).map(tuple),
+        births=st.lists(BIRTHS, min_size=1, max_size=8).map(tuple),
+        meddling=st.lists(MEDDLING, max_size=8).map(tuple),
+        close_at=close_at,
+        devices=st.sampled_from([(100,), (100,), (100, 100), (60, 120), (100, 100, 100, 100)]),
+        terms=st.tuples(TERMS, TERMS, TERMS, TERMS),
+        foreign=st.lists(st.builds(Foreign, at=TIMES, bytes=st.sampled_from([0, 0, 20, 60])), max_size=4).map(tuple),
+        sleep_memory=st.sampled_from([0, 40, 100, 1000]),
+        spread=st.booleans(),
+        meter=st.sampled_from([0.1, 0.5, 3.0]),
+    )
+
+
+def one(at: float, key: object, use: float) -> Ask:
+    return Ask(at, key, use, bears=math.inf, keep_alive=None)  # type: ignore[arg-type]
+
+
+SLEEPER = Terms(Need(60, asleep=2), gpu=True, sleep_levels=(1,))
+TURNS = (one(0, A, 1), one(20, B, 1), one(40, A, 1), one(60, B, 1), one(80, A, 1))
+SWAPS = Script(asks=TURNS, devices=(100,), terms=(SLEEPER,) * 4, sleep_memory=200, keep_alive=math.inf)
+# What chance reaches too rarely to rely on it.
+RARE = (
+    SWAPS,
+    Script(**{**vars(SWAPS), "births": (Birth(wakes=math.inf),)}),
+    Script(**{**vars(SWAPS), "births": (Birth(sleeps=math.inf),)}),
+    Script(**{**vars(SWAPS), "births": (Birth(keeps_well=False),)}),
+    Script(**{**vars(SWAPS), "keep_alive": 25.0}),
+    # Somebody else takes memory between the measurement and a start.
+    Script(**{**vars(SWAPS), "asks": (one(0, A, 1), one(1, B, 1)), "devices": (200,), "foreign": (Foreign(0.5, 30),)}),
+    Script(**{**vars(SWAPS), "asks": (one(0, A, 60), one(20, B, 1), one(90, A, 1))}),
+)
+
+
+def play(strategy: st.SearchStrategy[Script], always: Iterable[Script], examples: int) -> Counter[str]:
+    """Play scripts until one breaks a promise; returns what was seen."""
+    seen: Counter[str] = Counter()
+
+    def run(script: Script) -> None:
+        world = MemoryWorld(script)
+        world.play()
+        seen.update(world.seen)
+
+    for script in always:
+        run = example(script)(run)
+    settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])(given(strategy)(run))()
+    return seen
+
+
+def test_no_memory_is_promised_twice_and_nobody_is_forgotten() -> None:
+    seen = play(scripts(close_at=NEVER), RARE, 400)
+    assert {what for what in REACHED if not seen[what]} == set()
+
+
+def test_close_ends_everything_that_sleeps_too() -> None:
+    seen = play(scripts(close_at=TIMES), (Script(**{**vars(SWAPS), "close_at": 70.0}),), 100)
+    assert seen["close: asleep > stopping"]
+
+
+def test_two_that_take_turns_sleep_and_wake_and_are_never_started_twice() -> None:
+    world = MemoryWorld(SWAPS)
+    world.play()
+    assert (world._born, world.seen["wakes"], world.seen["grants"]) == (2, 3, 5)
+    assert D not in world.states
+    assert C not in world.states
