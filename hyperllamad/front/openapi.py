@@ -1,7 +1,6 @@
 """The OpenAPI document of this API, made of the table of routes and of the Structs that read and write its bodies.
 
-Pure, and the same for every installation.  Schemas come from the Structs; what is written here is only what a Struct
-does not say: names on the wire, values that are told in two ways, and that null stands for a field left out.
+Pure, and the same for every installation.  Schemas come from the Structs; openapi_fields says only what they do not.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from hyperllamad.front.openapi_fields import FIELDS, REQUIRED
 from hyperllamad.front.openapi_routes import ROUTES, Route, Struct
 
 Schema = dict[str, Any]
@@ -31,9 +31,6 @@ Ollama's API, and OpenAI's and Anthropic's, over supervised engines.  Field name
 not known are ignored, and null stands for a field that is left out.  The response headers `X-Hyperllama-Truncated` and
 `X-Hyperllama-Num-Ctx` say that a chat was too long for the model's context, or asked for a longer one than there is.
 """
-_WIRE: dict[str, Schema] = {  # fields that Structs hold in another form than clients send
-    "keep_alive": {"type": ["number", "string"], "description": 'Seconds, or "5m"; negative = for ever.'},
-}
 _STATUS = {
     200: "Done.",
     201: "It was not there before.",
@@ -119,17 +116,25 @@ class _Schemas:
         self.reply(struct)
         read = self.components.pop(f"{_module(struct.__module__)}.{struct.__name__}")
         wire = {wire: read["properties"][attribute] for wire, attribute in shape.names()}
-        properties = {field: _WIRE.get(field, schema) for field, schema in wire.items()}
-        self.components[name] = read | {"title": name, "properties": properties, "required": list(route.required)}
-        return {"$ref": _COMPONENTS + name}
+        properties = {
+            field: FIELDS.get(f"{shape.go_name}.{field}", FIELDS.get(field, schema)) for field, schema in wire.items()
+        }
+        self.components[name] = read | {"title": name, "properties": properties}
+        return {"$ref": _COMPONENTS + name, "required": list(route.required)}
 
     def reply(self, struct: Struct) -> Schema:
         """A reference to the schema of a Struct, which is added with all it is made of."""
         _, found = msgspec.json.schema_components([struct], ref_template="{name}")
         for name, schema in found.items():
             full = self._full(name, struct)
-            self.components[full] = _relinked(schema, lambda ref: _COMPONENTS + self._full(ref, struct))
+            for field in schema.get("properties", ()):
+                schema["properties"][field] = FIELDS.get(f"{full}.{field}", schema["properties"][field])
+            schema["required"] = REQUIRED.get(full, schema.get("required", []))
+            self.components[full] = _relinked(schema, lambda ref: self._link(ref, struct))
         return {"$ref": _COMPONENTS + f"{_module(struct.__module__)}.{struct.__name__}"}
+
+    def _link(self, ref: str, struct: Struct) -> str:
+        return ref if ref.startswith(_COMPONENTS) else _COMPONENTS + self._full(ref, struct)
 
     @staticmethod
     def _full(name: str, struct: Struct) -> str:

@@ -203,9 +203,9 @@ ROUTES: dict[tuple[str, str], Route] = {
         fails=_CHAT,
     ),
     ("POST", "/v1/messages"): _anthropic(
-        "Answer a chat; `max_tokens` is required.",
+        "Answer a chat.",
         asks=_MESSAGES,
-        required=("model", "messages"),
+        required=("model", "messages", "max_tokens"),
         answers={JSON: reply.AnthropicMessage, EVENTS: reply.AnthropicEvent},
         fails=_CHAT,
     ),

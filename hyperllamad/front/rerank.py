@@ -72,7 +72,7 @@ class RerankRoutes:
         record().inference = True
 
         async def rank(upstream: Upstream) -> Ranked:
-            return await reranking.rank(upstream, asked.query, texts)
+            return await reranking.rank(upstream, model, asked.query, texts)
 
         ranked = await relay.with_engine(self._services, model, asked.keep_alive, rank)
         record().prompt_tokens = ranked.tokens

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Kind
+from hyperllamad.core.models import Kind, Model
 from hyperllamad.engines import bodies
 from hyperllamad.front import embedding, relay
 from hyperllamad.front.ports import Upstream
@@ -45,17 +45,15 @@ class Ranked:
     tokens: int
 
 
-async def rank(upstream: Upstream, query: str, documents: Sequence[str]) -> Ranked:
-    """Every document in order; raises HyperLlamaError."""
-    if bodies.ranks(upstream.model):
+async def rank(upstream: Upstream, model: Model, query: str, documents: Sequence[str]) -> Ranked:
+    """Every document in order; `model` must rank or embed.  Raises HyperLlamaError."""
+    if bodies.ranks(model):
         scores, tokens = await _judged(upstream, query, documents)
-    elif bodies.embeds(upstream.model):
+    else:
         found = await embedding.embed_fitting(upstream, [query, *documents])
         first, *others = found.vectors  # of length 1, so that their product is the cosine
         scores = [math.fsum(a * b for a, b in zip(first, other, strict=True)) for other in others]
         tokens = found.prompt_tokens
-    else:
-        raise no_ranking(str(upstream.model.name))
     order = sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))
     return Ranked(order, tokens)
 

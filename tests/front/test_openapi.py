@@ -14,6 +14,7 @@ import schemathesis
 from hyperllamad import config
 from hyperllamad.front import doorkeeper, openapi
 from hyperllamad.front.app import quart_app
+from hyperllamad.front.openapi_fields import FIELDS
 from hyperllamad.front.openapi_routes import ROUTES
 from tests.front.conftest import OpenHouse
 from tests.front.scripted_engine import Answer, Asked, Whole
@@ -58,12 +59,22 @@ def test_a_body_has_the_fields_that_are_read(key: tuple[str, str]) -> None:
     route = ROUTES[key]
     assert route.asks is not None
     struct, shape = route.asks
-    made = OPERATIONS[key]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    schema = DOCUMENT["components"]["schemas"][made]
+    asked = OPERATIONS[key]["requestBody"]["content"]["application/json"]["schema"]
+    schema = DOCUMENT["components"]["schemas"][asked["$ref"].rpartition("/")[2]]
     assert set(schema["properties"]) == {name for name, _ in shape.names()}
-    assert set(schema["required"]) == set(route.required) <= set(schema["properties"])
+    assert set(asked["required"]) == set(route.required) <= set(schema["properties"])
     assert struct.__name__ == type(shape(None, None)).__name__  # type: ignore[arg-type]
     assert schema["properties"].get("keep_alive", {"type": ["number", "string"]})["type"] == ["number", "string"]
+
+
+def test_every_field_that_is_said_more_of_is_there() -> None:
+    there = {
+        f"{start}{field}"
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        for field in schema.get("properties", {})
+        for start in ("", f"{name.rpartition('.')[2]}.", f"{name}.")
+    }
+    assert FIELDS.keys() <= there
 
 
 def test_open_routes_are_those_the_door_lets_pass() -> None:

@@ -33,15 +33,19 @@ EXAMPLES = int(os.environ.get("FUZZ", "600")) // 100
 SEED = os.environ.get("FUZZ_SEED", "hyperllama")
 PATIENCE = 30.0  # seconds for one answer
 DOCUMENT: dict[str, Any] = json.loads(openapi.document("1.2.3"))
+MEANT = {"embed": "me", "rerank": "me", "copy": "here", "create": "here", "push": "here"}  # else "mt"
 THEIRS = ("/api/chat", "/api/generate", "/api/embed", "/api/pull", "/api/create")  # where Ollama answers 500, too
 
 
-def with_models(document: dict[str, Any]) -> dict[str, Any]:
-    """The same, but for names of models that are there: hardly anybody would guess one."""
-    document = copy.deepcopy(document)
+def with_models(path: str) -> dict[str, Any]:
+    """The document, but for names of models that are there: hardly anybody would guess one."""
+    document = copy.deepcopy(DOCUMENT)
+    there = next((name for part, name in MEANT.items() if part in path), "mt")
     for schema in document["components"]["schemas"].values():
         for name in {"model", "source", "from"} & schema.get("properties", {}).keys():
-            schema["properties"][name] = {"enum": ["mt", "me", "here", "none", ""]}
+            schema["properties"][name] = {"enum": [there, "none"]}
+        if "destination" in schema.get("properties", {}):
+            schema["properties"]["destination"] = {"enum": ["copied", "none", ""]}
     return document
 
 
@@ -67,7 +71,7 @@ def test_asked_as_the_document_says(
 ) -> None:
     house, portal = served
     method, path = key
-    operation = schemathesis.openapi.from_dict(with_models(DOCUMENT))[path][method]
+    operation = schemathesis.openapi.from_dict(with_models(path))[path][method]
     cases = [operation.as_strategy(GenerationMode.POSITIVE)]
     if ROUTES[key].asks is not None:
         cases.append(operation.as_strategy(GenerationMode.NEGATIVE))
@@ -87,7 +91,9 @@ def test_asked_as_the_document_says(
 
     ask()
     print(f"{method} {path}: {dict(sorted(seen.items()))}")
-    assert sum(seen.values()) >= min(EXAMPLES, 1)
+    assert seen
+    if "FUZZ" in os.environ and ROUTES[key].asks is not None and path != "/api/create":
+        assert seen[200] > 0, "some of what the document says may be asked is answered"
 
 
 def check(key: tuple[str, str], status: int, content_type: str, body: bytes) -> None:
