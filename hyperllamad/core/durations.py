@@ -8,6 +8,7 @@ import re
 from hyperllamad.core.errors import BadRequestError
 
 FOREVER = math.inf
+LONGEST = (2**63 - 1) / 1e9  # seconds; Go counts nanoseconds in 64 bits
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TERM = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
@@ -32,7 +33,7 @@ def parse(text: str) -> float:
             raise BadRequestError(f'time: unknown unit "{unit}" in duration "{text}"')
         seconds += float(number) * _UNITS[unit]
         at = term.end()
-    if not body or at < len(body):
+    if not body or at < len(body) or seconds > LONGEST:
         raise BadRequestError(f'time: invalid duration "{text}"')
     return sign * seconds
 
@@ -47,13 +48,13 @@ def keep_alive(value: object) -> float | None:
     if isinstance(value, bool):
         raise BadRequestError("Unsupported type: 'bool'")
     if isinstance(value, (int, float)):
-        seconds = float(value)
+        seconds = min(value, LONGEST)  # before float(), which a number of 400 digits does not fit into
     elif isinstance(value, str):
         seconds = parse(value)
     else:
         kind = "[]interface {}" if isinstance(value, list) else "map[string]interface {}"
         raise BadRequestError(f"Unsupported type: '{kind}'")
-    return FOREVER if seconds < 0 else seconds
+    return FOREVER if seconds < 0 or seconds >= LONGEST else float(seconds)
 
 
 def show(seconds: float) -> str:

@@ -15,6 +15,7 @@ FOREVER = durations.FOREVER
     [
         (None, None), (0, 0), (0.5, 0.5), (300, 300), (-1, FOREVER), ("0", 0), ("0s", 0), ("1h30m", 5400),
         ("1.5h", 5400), ("-1m", FOREVER), ("300ms", 0.3), ("+5s", 5), (".5s", 0.5), ("1m0.5s", 60.5),
+        (1e300, FOREVER), (10**400, FOREVER), (-(10**400), FOREVER), (9e9, 9e9), ("2500000h", 9e9),
     ],
 )  # fmt: skip
 def test_keep_alive_values(value: object, seconds: float | None) -> None:
@@ -30,6 +31,8 @@ def test_keep_alive_values(value: object, seconds: float | None) -> None:
         ("-", 'time: invalid duration "-"'),
         ("1d", 'time: unknown unit "d" in duration "1d"'),
         ("1s x", 'time: unknown unit "s x" in duration "1s x"'),
+        ("2600000h", 'time: invalid duration "2600000h"'),
+        ("1e400s", 'time: unknown unit "e" in duration "1e400s"'),
         (True, "Unsupported type: 'bool'"),
         ({}, "Unsupported type: 'map[string]interface {}'"),
         ([], "Unsupported type: '[]interface {}'"),

@@ -148,7 +148,7 @@ REQUESTS: dict[str, Any] = {
 }
 REQUESTS["/v1/messages/count_tokens"] = REQUESTS["/v1/messages"]
 OTHERS: list[Any] = [
-    *(None, True, False, 0, -1, 1.5, 2**31, 2**63, 2**64, 10**30, -(10**30), 1e300, -0.0, 1e-320),
+    *(None, True, False, 0, -1, 1.5, 2**31, 2**63, 2**64, 10**30, -(10**30), 10**400, 1e300, -0.0, 1e-320),
     *(
         "",
         "x",

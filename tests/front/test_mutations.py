@@ -5,6 +5,7 @@ A few hundred by default and 20,000 with `make fuzz` (FUZZ=20000), always the sa
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -12,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from hyperllamad import config as configuration
-from hyperllamad.core.models import Capability
+from hyperllamad.core.models import Capability, Kind, Model, Settings
+from hyperllamad.engines import base
 from hyperllamad.front import relay
 from hyperllamad.front.openapi_routes import ROUTES
 from hyperllamad.store.library import Library
@@ -63,7 +66,18 @@ def engine(asked: Asked) -> Answer:
     return Stream(short_chat("a"))
 
 
-ENGINE = fakes.FakeEngine(tokenize="/tokenize", detokenize="/detokenize", apply_template="/apply-template")
+class Mended(fakes.FakeEngine):
+    """Bodies go through the real engines' repairs, each in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(tokenize="/tokenize", detokenize="/detokenize", apply_template="/apply-template")
+        self._turn = itertools.cycle(base.load(name) for name in base.NAMES)
+
+    def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
+        return next(self._turn).body(kind, body, model, settings)
+
+
+ENGINE = Mended()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from hyperllamad.front import gotime
 from hyperllamad.store import inspect
 from tests.front import fake_supervisor as fakes
 from tests.front.conftest import OpenHouse
-from tests.front.scripted_engine import by_path
+from tests.front.scripted_engine import Stream, by_path, short_chat
 
 NOTHING = by_path({})
 ZONED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,8}[1-9])?(Z|[+-]\d\d:\d\d)")
@@ -167,3 +167,11 @@ def test_moments_are_written_as_go_does() -> None:
     second = int(datetime(2026, 11, 21, 19, 29, 36, tzinfo=UTC).timestamp())
     for ns, tail in ((4728396, ".004728396Z"), (0, "Z"), (500_000_000, ".5Z"), (1, ".000000001Z"), (120, ".00000012Z")):
         assert gotime.utc(second * 10**9 + ns) == b"2026-11-21T19:29:36" + tail.encode()
+
+
+@pytest.mark.parametrize("keep_alive", [1e300, 10**400, -1, 9e9])
+async def test_a_model_that_stays_longer_than_years_can_say_is_shown(house: OpenHouse, keep_alive: float) -> None:
+    async with house(lambda _: Stream(short_chat("a"))) as h:
+        await h.client.post("/api/generate", {"model": "m", "keep_alive": keep_alive})
+        reply = await h.client.get("/api/ps")
+    assert (reply.status, reply.json()["models"][0]["expires_at"][:2]) == (200, "23")
