@@ -14,6 +14,7 @@ from hyperllamad.supervision.life import Life
 from hyperllamad.supervision.plan import Plan
 
 MEASURED_FOR = 2.0  # seconds a measurement of memory is good for
+CLOCK_SET = 1.0  # seconds by which the two clocks must differ anew before the system's is thought to be set
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,25 @@ class MemoryMeter:
         return self._sizes
 
 
-def row(view: View, plan: Plan, life: Life | None, *, size: int, size_gpu: int, now: float) -> Row:
-    """`now` is the clock of the view; `size` is that of host memory."""
+class Calendar:
+    """Says when a time of the fleet is, the same at every look: clients hold two answers side by side."""
+
+    def __init__(self) -> None:
+        self._offset = -math.inf
+
+    def offset(self, now: float) -> float:
+        """Seconds to add to a time of the fleet, whose clock shows `now`; another only when the system's was set."""
+        seen = time.time() - now
+        if abs(seen - self._offset) > CLOCK_SET:
+            self._offset = seen
+        return self._offset
+
+
+def row(view: View, plan: Plan, life: Life | None, *, size: int, size_gpu: int, now: float, unix: float) -> Row:
+    """`now` is the clock of the view, `unix` what to add to its times; `size` is that of host memory."""
     loading = life is not None and view.state is State.STARTING
     waking = view.state is State.WAKING
     shares = view.placement.shares if view.placement is not None else ()
-    unix = time.time() - now  # what to add to a time of the fleet
     expires_at = now + view.keep_alive if view.expires_at is None else view.expires_at
     return Row(
         name=str(plan.model.name),

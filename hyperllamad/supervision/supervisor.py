@@ -106,6 +106,7 @@ class Supervisor:
         self._logs = LogBook()
         self._changes: Broadcast[Change] = Broadcast()
         self._memory = rows.MemoryMeter()
+        self._calendar = rows.Calendar()
         self._delegation: Delegation | None = None  # of control groups
         self._tasks: anyio.abc.TaskGroup | None = None
         self._wake = anyio.Event()
@@ -253,6 +254,7 @@ class Supervisor:
     def rows(self) -> tuple[Row, ...]:
         """Every instance, in the order in which the models were first wanted."""
         now = self._clock()
+        unix = self._calendar.offset(now)
         sizes = self._memory.sizes([life.guard for life in self._lives.values() if life.guard])
         found = []
         for view in self._fleet.views(now):
@@ -260,7 +262,7 @@ class Supervisor:
             size = sizes.get(life.guard, 0) if life is not None else 0
             sizes_there = self._accounts.sizes.get(view.key, {})
             on_gpus = sum(count for device, count in sizes_there.items() if device != HOST)
-            found.append(rows.row(view, self._plans[view.key], life, size=size, size_gpu=on_gpus, now=now))
+            found.append(rows.row(view, self._plans[view.key], life, size=size, size_gpu=on_gpus, now=now, unix=unix))
         return tuple(found)
 
     def prepared(self) -> dict[str, int]:

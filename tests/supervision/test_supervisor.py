@@ -228,6 +228,8 @@ async def test_rows_say_what_ps_needs(runtime: Path) -> None:
         assert row.until is not None
         assert abs(row.until - time.time() - 90) < 5
         lease.release()
+        (idle,), (again,) = supervisor.rows(), supervisor.rows()
+        assert idle.until == again.until, "clients hold two answers side by side"
 
 
 async def test_watchers_see_every_step_and_phase(runtime: Path) -> None:
