@@ -18,7 +18,9 @@ from tests.daemon import INSTALLED, Daemon, daemon
 from tests.engines import able, encoder
 
 JS = Path(__file__).parent / "js"
+_ALL = ("langchain_ollama", "llama_index", "litellm")
 _NEEDED = {
+    "test_show.py": all(map(find_spec, _ALL)),
     "test_langchain.py": find_spec("langchain_ollama") and find_spec("langchain_openai"),
     "test_llama_index.py": find_spec("llama_index"),
     "test_litellm.py": find_spec("litellm"),
