@@ -403,7 +403,9 @@ def _memory_cause(title: str, memory: Deaths, limits: Limits) -> str:
     """A sentence about the kernel having killed it for memory."""
     if not memory.by_limit:
         return f"{title} was ended by the kernel because the machine, or the whole service, had no memory left"
-    size = f" of {limits.memory / 2**30:.3g} GiB" if limits.memory else ""
+    size = ""
+    if limits.memory:
+        size = f" of {limits.memory / 2**30:.3g} GiB" if limits.memory >= 1 << 30 else f" of {limits.memory >> 20} MiB"
     return f"{title} reached its host memory limit{size} and was ended by the kernel"
 
 

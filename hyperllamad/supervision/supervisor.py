@@ -198,6 +198,7 @@ class Supervisor:
         What would be run as before is not touched.
         """
         self._config = config
+        self._adopts = config.fleet.adopt_within_seconds > 0
         self._planner.configure(config)
         self._host = host.read(config.engines)
         self._spares.configure(config, self._host)
