@@ -72,6 +72,7 @@ def _in_directory(directory: Path) -> Location | None:
     licenses = [entry for entry in entries if re.match("LICEN[CS]E", entry.name, re.IGNORECASE) and entry.is_file()]
     first = licenses[0] if licenses else None
     ggufs = [entry for entry in entries if _is_model_file(entry)]
+    ggufs = [entry for entry in ggufs if entry.exists()] or ggufs[:1]
     names = {entry.name for entry in entries}
     if "config.json" in names and (not ggufs or any(name.endswith(".safetensors") for name in names)):
         files = tuple(entry for entry in entries if entry.suffix in _FACTS and entry.is_file())
@@ -114,7 +115,10 @@ def parts(path: Path) -> tuple[Path, ...]:
 
 
 def _is_model_file(path: Path) -> bool:
-    return path.suffix.lower() == ".gguf" and not path.name.lower().startswith("mmproj") and path.is_file()
+    """Also a link that leads nowhere: a model that is gone shall be said to be, not vanish."""
+    if path.suffix.lower() != ".gguf" or path.name.lower().startswith("mmproj"):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _stem(path: Path) -> str:

@@ -66,9 +66,14 @@ def _put(work: Path, target: Path) -> None:
 
 
 def sync_tree(directory: Path) -> None:
-    """Make everything in a directory last: without it a power cut could leave names without their bytes."""
+    """Make everything in a directory last: without it a power cut could leave names without their bytes.
+
+    What links lead to belongs to others, and need not even be ours to open.
+    """
     for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
+        if entry.is_symlink():
+            continue
+        if entry.is_dir():
             sync_tree(entry)
         elif entry.is_file():
             disk.sync(entry)

@@ -17,7 +17,7 @@ class PowerCutError(BaseException):
 class Power:
     """Counts the changes to a disk; cuts at change `at`, and never when that is 0."""
 
-    CHANGES = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "fsync", "fdopen")
+    CHANGES = ("rename", "replace", "link", "symlink", "unlink", "remove", "rmdir", "mkdir", "fsync", "fdopen")
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         self.at, self.changes, self.off = 0, 0, False
