@@ -9,12 +9,14 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.box import nspawn, rpms, supplies, tree
+from tests.system.box import nspawn, rpms, supplies, tree, uml
 from tests.system.box.nspawn import Box
 from tests.system.box.shell import CACHE, ROOT, CommandError, say
+from tests.system.box.uml import Uml
 
 MODEL = "smollm2:135m"
 
@@ -32,20 +34,23 @@ class Score:
         self.failed += not ok
         print(f"ok    {sentence}" if ok else f"FAIL  {sentence}\n      {said[-2000:]}", flush=True)
 
+    def count(self, said: str, stages: int, sentence: str) -> None:
+        """What so many stages wrote."""
+        print(re.sub(r"^@@.*\n?", "", said, flags=re.MULTILINE), end="", flush=True)
+        counted = re.findall(r"^@@ (\d+) (\d+)\s*$", said, re.MULTILINE)
+        for passed, failed in counted:
+            self.passed += int(passed)
+            self.failed += int(failed)
+        if len(counted) != stages:
+            self.add(ok=False, sentence=sentence, said="")
+
     def stage(self, box: Box, name: str) -> None:
         """The checks of inside/NAME.py."""
         say(name)
         began = time.monotonic()
         said = box.inside(["python3", "-B", "/opt/box/inside", name]).stdout
-        print(re.sub(r"^@@.*\n?", "", said, flags=re.MULTILINE), end="", flush=True)
         before = self.failed
-        if counted := re.search(r"^@@ (\d+) (\d+)$", said, re.MULTILINE):
-            self.passed += int(counted[1])
-            self.failed += int(counted[2])
-        else:
-            self.add(
-                ok=False, sentence=f"{name} came to its end", said=f"after {time.monotonic() - began:.0f} s: {said}"
-            )
+        self.count(said, 1, f"{name} came to its end after {time.monotonic() - began:.0f} s")
         if self.failed > before:
             journal = box.inside(["journalctl", "-u", "hyperllamad", "--no-pager", "-n", "40", "-o", "short-precise"])
             print(journal.stdout, flush=True)
@@ -68,18 +73,38 @@ def rpm() -> int:
 
 def test() -> int:
     """Everything; the exit status."""
-    supplies.install_host_packages(*supplies.HOST_PACKAGES)
-    if reason := nspawn.possible():
-        say(f"tier nspawn is not possible here: {reason}")
-        return 1
-    say("tier nspawn: real systemd in namespaces; memory, task and CPU limits are not enforced in it")
+    supplies.install_host_packages(*supplies.HOST_PACKAGES, uml.PACKAGE)
+    reason = nspawn.possible()
     root = tree.make()
-    given = supplies.gather(root)
+    given = supplies.gather(root, plain=bool(reason))
     score = Score()
-    _package(root, given, score)
-    _bundled(root, given, score)
+    if reason:
+        say(f"tier User-Mode Linux for everything: namespaces are not possible here ({reason})")
+        _everything_in_uml(root, given, score)
+    else:
+        say("tier nspawn: systemd in namespaces; memory, task and CPU limits are not enforced in it")
+        _bundled(root, given, score)
+        _package(root, given, score)
+        say("tier User-Mode Linux: a kernel of its own, for the limits")
+        _in_uml(root, given, score, ["limits"], only=["inside", "standin", "rpms"])
     print(f"{score.passed} passed, {score.failed} failed")
     return 1 if score.failed else 0
+
+
+def _everything_in_uml(root: Path, given: Path, score: Score) -> None:
+    _in_uml(root, given, score, ["limits"])
+    _in_uml(root, given, score, ["bundled"])
+    _in_uml(root, given, score, ["install", "serve", "reload", "faults", "upgrade"], ["reboot"])
+
+
+def _in_uml(root: Path, given: Path, score: Score, *boots: list[str], only: Sequence[str] = ()) -> None:
+    """Each boot runs its stages on the disk that the one before left."""
+    machine = Uml(root, given, only=only)
+    try:
+        for stages in boots:
+            score.count(machine.stages(*stages), len(stages), f"{', '.join(stages)} came to an end")
+    finally:
+        machine.down()
 
 
 def _package(root: Path, given: Path, score: Score) -> None:

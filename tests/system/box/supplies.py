@@ -13,6 +13,7 @@ from hyperllamad import config as configuration
 from hyperllamad.core.models import Format
 from hyperllamad.engines import base
 from hyperllamad.store.demo import ensure_demo
+from tests import fake_llama_server
 from tests.system.box import rpms
 from tests.system.box.shell import CACHE, ROOT, CommandError, run, say
 
@@ -35,15 +36,16 @@ def install_host_packages(*packages: str) -> None:
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted], DEBIAN_FRONTEND="noninteractive")
 
 
-def gather(tree: Path) -> Path:
-    """A directory with everything the checks need, as the machine sees it at /opt/box."""
+def gather(tree: Path, *, plain: bool) -> Path:
+    """A directory with everything the checks need, as the machine sees it at /opt/box; `plain`: without namespaces."""
     box = CACHE / "supplies"
     box.mkdir(parents=True, exist_ok=True)
-    rpms.build(tree, box / "rpms" / "1")
-    rpms.build(tree, box / "rpms" / "2", version=NEXT_VERSION)
-    rpms.build(tree, box / "rpms" / "bundled", bundled=True)
+    rpms.build(tree, box / "rpms" / "1", plain=plain)
+    rpms.build(tree, box / "rpms" / "2", version=NEXT_VERSION, plain=plain)
+    rpms.build(tree, box / "rpms" / "bundled", bundled=True, plain=plain)
     _wheels(box / "wheels")
     _model(box / "model")
+    _standin(box / "standin")
     shutil.rmtree(box / "inside", ignore_errors=True)
     shutil.copytree(Path(__file__).with_name("inside"), box / "inside", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "packaging/rpm/rpmlint.toml", box)
@@ -60,6 +62,18 @@ def _wheels(directory: Path) -> None:
         run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", directory, requirement])
     if not any("abi3" in path.name for path in directory.glob("*.whl")):
         raise CommandError("the wheel of xllamacpp fits only this Python, not the box's")
+
+
+def _standin(directory: Path) -> None:
+    """A llama-server that is the fake engine, and models for it."""
+    directory.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "tests/fake_engine.py", directory)
+    program = directory / "llama-server"
+    program.write_text(
+        fake_llama_server.SCRIPT.format(python="/usr/bin/python3", engine="/opt/box/standin/fake_engine.py")
+    )
+    for name in ("calm", "hog"):
+        fake_llama_server.model(directory, name)
 
 
 def _model(directory: Path) -> None:

@@ -11,9 +11,9 @@ from lib import MODEL, ask, chat, check, eventually, instances, load, processes,
 
 
 def _stream() -> http.client.HTTPResponse:
-    """A long answer that has begun."""
+    """An answer that has begun, and takes a while."""
     connection = http.client.HTTPConnection("127.0.0.1", 11434, timeout=60)
-    options = {"num_predict": 2000, "temperature": 0}
+    options = {"num_predict": 100, "temperature": 0}
     body = {"model": MODEL, "prompt": "Tell me a long story.", "options": options}
     connection.request("POST", "/api/generate", json.dumps(body))
     answer = connection.getresponse()
@@ -21,16 +21,25 @@ def _stream() -> http.client.HTTPResponse:
     return answer
 
 
-@check("kill -9 of an engine: its stream ends with the reason, the next request is answered")
+@check("kill -9 of an engine: its answer goes on on the next one or ends with the reason, and requests are answered")
 def _() -> None:
     chat()
     (row,) = instances()
     answer = _stream()
     os.kill(row["pid"], signal.SIGKILL)
     last = json.loads(answer.read().splitlines()[-1])
-    assert "error" in last, last
+    assert "error" in last or last["done"], last
     assert chat()
     assert instances()[0]["pid"] != row["pid"]
+
+
+@check("an engine that hangs is noticed, replaced, and the request that met it is answered")
+def _() -> None:
+    (row,) = instances()
+    os.kill(row["pid"], signal.SIGSTOP)
+    assert chat()
+    assert instances()[0]["pid"] != row["pid"]
+    assert not running(row["pid"])
 
 
 @check("kill -9 of the daemon: it comes back, answers, and nothing of the engine before is left")

@@ -6,6 +6,7 @@ A check is a function with a sentence; it raises when the sentence is not true. 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Any
 API = "http://127.0.0.1:11434"
 MODEL = "smollm2:135m"
 BOX = "/opt/box"
+SLOW = float(os.environ.get("BOX_SLOW", "1"))  # so many times longer may everything take on this machine
 _checks: list[tuple[str, Callable[[], None]]] = []
 
 
@@ -54,7 +56,7 @@ def sh(command: str, *, limit: float = 120, status: int = 0) -> str:
     """What a command wrote; it must end with `status`."""
     done = subprocess.run(
         ["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", timeout=limit, check=False,
+        text=True, errors="replace", timeout=limit * SLOW, check=False,
     )  # fmt: skip
     assert done.returncode == status, f"`{command}` ended with {done.returncode}: {done.stdout[-2500:]}"
     return done.stdout.strip()
@@ -66,7 +68,7 @@ def show(what: str, unit: str = "hyperllamad.service") -> str:
 
 def eventually(look: Callable[[], Any], *, within: float, what: str) -> Any:
     """The first answer of `look` that is true and no error."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * SLOW
     while True:
         try:
             if found := look():
@@ -83,7 +85,7 @@ def ask(path: str, body: dict[str, Any] | None = None, *, limit: float = 120) ->
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(API + path, data)
     try:
-        with urllib.request.urlopen(request, timeout=limit) as answer:
+        with urllib.request.urlopen(request, timeout=limit * SLOW) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as failure:
         raise AssertionError(f"{path}: {failure.code} {failure.read().decode()}") from failure

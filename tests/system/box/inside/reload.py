@@ -12,7 +12,7 @@ def _() -> None:
     chat()
     (before,) = instances()
     main = show("MainPID")
-    sh(f"printf '[fleet]\\nkeep_alive = \"7m\"\\n' >>{CONFIG} && systemctl reload hyperllamad")
+    sh(f"printf '[fleet]\\nkeep_alive = \"7m\"\\n' >{CONFIG} && systemctl reload hyperllamad")
     (after,) = instances()
     assert (after["pid"], show("MainPID")) == (before["pid"], main)
 
