@@ -115,7 +115,10 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
+    """Of 31 bits: an engine would take a longer one for another token."""
+    return (
+        isinstance(value, list) and bool(value) and all(type(token) is int and 0 <= token <= _INT32 for token in value)
+    )
 
 
 def _prompt(name: str, value: Any) -> str | list[Any]:

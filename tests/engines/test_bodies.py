@@ -210,6 +210,7 @@ WRONG: list[tuple[Kind, dict[str, Any], str]] = [
     (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"schema": 1}}}, "response_format"),
     (CHAT, {"response_format": "json"}, "response_format"),
     (COMPLETION, {"prompt": [-1]}, "prompt"),
+    (COMPLETION, {"prompt": [2**40]}, "prompt"),  # llama.cpp takes it for token 0
     (COMPLETION, {"prompt": [True]}, "prompt"),
     (COMPLETION, {"prompt": []}, "prompt"),
     (COMPLETION, {"prompt": [[]]}, "prompt"),

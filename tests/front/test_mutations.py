@@ -46,7 +46,7 @@ SLOW = {"/api/pull"}  # it asks a hub
 SHOWN = ({"x-api-key": "good"}, {"Authorization": "Bearer good"}, {"x-api-key": "bad"}, {}, {"Authorization": "\xff"})
 
 # Where Ollama's own answer is 500, or a failure is not ours: (path, what the error says).
-_THEIRS = (
+THEIRS = (
     ("/api/", 'option "'),
     ("/api/", "invalid format: "),
     ("/api/generate", "template error"),
@@ -149,4 +149,4 @@ def check(path: str, body: bytes, reply: Reply, *, refused: bool) -> None:
     text = error["message"] if path.startswith("/v1/") else error
     assert isinstance(text, str) and text, said
     if reply.status >= 500:
-        assert any(path.startswith(start) and words in text for start, words in _THEIRS), said
+        assert any(path.startswith(start) and words in text for start, words in THEIRS), said
