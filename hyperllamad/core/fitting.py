@@ -68,6 +68,7 @@ class Weights:
     parameters: int
     active: int = 0  # of them, for each token; 0 = all: it is no mixture of experts
     kinds: Sequence[str] = ()  # in the order of the catalogue
+    writes: bool = True  # False: it embeds, which has no speed in tokens a second and keeps no context
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def offers(weights: Weights, machine: Machine, engines: Engines | None = None) -
 
 def need(weights: Weights, kind: str, device: str) -> int:
     """Bytes to run it: weights, a modest context, and what the engine itself takes."""
-    context = _KV * math.sqrt(weights.parameters / _KV_OF)
+    context = _KV * math.sqrt(weights.parameters / _KV_OF) if weights.writes else 0
     return size(weights.parameters, kind, device) + round(context) + _RUNTIME[device]
 
 
@@ -135,7 +136,7 @@ def _offer(weights: Weights, kind: str, machine: Machine, engines: Engines | Non
         refusal = "vLLM for GPUs is not installed: `hyperllamactl engine install vllm --variant cuda`"
     read = size(weights.active or weights.parameters, kind)
     reached = _REACHED.get(kind, _REACHED_WITH_FOUR_BITS)
-    online = kind == PUBLISHED and gpu.capability >= HAS_FP8
+    online = kind == PUBLISHED and gpu.capability >= HAS_FP8 and weights.writes
     return Offer(
         kind=kind,
         engine=VLLM,
@@ -143,8 +144,8 @@ def _offer(weights: Weights, kind: str, machine: Machine, engines: Engines | Non
         need=needed,
         room=room,
         refusal=refusal,
-        reason=_reason(kind, gpu),
-        single=gpu.bandwidth * reached / read if read else 0.0,
+        reason=_reason(weights, kind, gpu),
+        single=gpu.bandwidth * reached / read if read and weights.writes else 0.0,
         online_fp8=online,
     )
 
@@ -159,6 +160,8 @@ def _on_processor(weights: Weights, kind: str, machine: Machine, engines: Engine
         refusal = f"{engine} is not installed: `hyperllamactl engine install {engine}`"
     read = size(weights.active or weights.parameters, kind, CPU)
     why = "llama.cpp reads GGUF on the processor" if kind == GGUF else "six times the bytes of GGUF for each token"
+    if GGUF not in weights.kinds:
+        why = "there is no GGUF of it"
     return Offer(
         kind=kind,
         engine=engine,
@@ -167,16 +170,17 @@ def _on_processor(weights: Weights, kind: str, machine: Machine, engines: Engine
         room=room,
         refusal=refusal,
         reason=why,
-        single=_CORE * min(machine.cores, _CORES) / read if read else 0.0,
+        single=_CORE * min(machine.cores, _CORES) / read if read and weights.writes else 0.0,
     )
 
 
-def _reason(kind: str, gpu: Gpu) -> str:
+def _reason(weights: Weights, kind: str, gpu: Gpu) -> str:
     new = gpu.capability >= HAS_FP8
     if kind == FP8:
         return f"compute capability {gpu.capability} computes in fp8" if new else "half the memory of bf16"
     if kind == PUBLISHED:
-        return 'can be run in fp8: `quantize = "fp8"` in its file' if new else "as it was published, not quantised"
+        halved = new and weights.writes
+        return 'can be run in fp8: `quantize = "fp8"` in its file' if halved else "as it was published, not quantised"
     return f"4-bit weights; {'fp8 is faster for many streams' if new else f'{gpu.capability} has no fp8'}"
 
 

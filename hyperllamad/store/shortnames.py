@@ -53,7 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def facts(self) -> Weights:
         """What decides where it fits."""
-        return Weights(self.parameters, self.active, self.kinds)
+        return Weights(self.parameters, self.active, self.kinds, writes=not self.embedding)
 
     def repository(self, kind: str) -> str:
         """Where that kind lies on the hub."""

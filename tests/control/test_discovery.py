@@ -50,7 +50,9 @@ async def test_recommend_of_each_family_the_largest_that_is_pleasant(door: Door)
     assert isinstance(report, Recommendations)
     families = [row.model.partition(":")[0] for row in report.offers]
     assert len(families) == len(set(families)) > 15
-    assert all(row.fits and row.kind == "gguf" and row.single >= 5 for row in report.offers)
+    assert all(row.fits and row.kind == "gguf" for row in report.offers)
+    assert not [row for row in report.offers if 0 < row.single < 5]
+    assert sum(row.single > 0 for row in report.offers) > 10, "those that embed have no speed"
     assert "qwen3:4b" in {row.model for row in report.offers}  # 16 GB/s of weights: 8b would be under 5 a second
     everything = (await door.call(protocol.Recommend(every=True))).last
     assert len(everything.offers) == len(CATALOG.entries)

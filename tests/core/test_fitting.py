@@ -136,3 +136,14 @@ def test_online_fp8() -> None:
     assert 'quantize = "fp8"' in bf16((8, 9)).reason
     assert not bf16((8, 0)).online_fp8
     assert bf16((8, 0)).device == GPU
+
+
+def test_what_embeds_has_no_speed_and_keeps_no_context() -> None:
+    writer, encoder = Weights(GB, kinds=("bf16",)), Weights(GB, kinds=("bf16",), writes=False)
+    for on in (machine(), machine(gpu((9, 0), 80, bandwidth=3_352 * GB))):
+        ((one,), (other,)) = fitting.offers(writer, on), fitting.offers(encoder, on)
+        assert (one.single > 0, other.single) == (True, 0.0)
+        assert other.need < one.need
+        assert "quantize" not in other.reason
+        assert not other.online_fp8
+    assert fitting.offers(encoder, machine())[0].reason == "there is no GGUF of it"

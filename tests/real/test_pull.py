@@ -141,3 +141,29 @@ def test_killed_ten_times_in_the_middle(running: Daemon, hub: Hub, content: byte
     assert begins == sorted(begins)
     assert begins[-1] > 0
     assert "Paris" in answer(running.url, NAME)
+
+
+def test_create_from_a_modelfile(running: Daemon, content: bytes, tmp_path: Path) -> None:
+    """Of a file that lies elsewhere: nothing is copied, what the Modelfile adds is obeyed."""
+    source, modelfile = tmp_path / "elsewhere.gguf", tmp_path / "Modelfile"
+    source.write_bytes(content)
+    lines = [
+        f"FROM {source}",
+        'SYSTEM """You are a helpful assistant."""',
+        "PARAMETER temperature 0",
+        "PARAMETER num_predict 3",
+    ]
+    modelfile.write_text("\n".join([*lines, "PARAMETER num_predikt 3"]))
+    refused = running.ctl("create", "short", "-f", str(modelfile), check=False)
+    assert refused.returncode != 0
+    assert f"{modelfile}: line 5: there is no parameter" in refused.stderr
+    modelfile.write_text("\n".join(lines))
+    running.ctl("create", "short", "-f", str(modelfile))
+    stored = sum(path.lstat().st_size for path in (running.root / "state" / "models").rglob("*"))
+    assert stored < len(content) // 10
+    with ollama.Client(running.url, timeout=120) as client:
+        said = client.chat("short", [{"role": "user", "content": "What is the capital of France?"}])
+    assert (said.eval_count, said.done_reason) == (3, "length")
+    running.ctl("unload", "short")
+    running.ctl("rm", "short")
+    assert source.read_bytes() == content
