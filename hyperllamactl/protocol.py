@@ -177,7 +177,7 @@ class Decision(Reply, tag="decision"):
     """One decision of the daemon, with everything it was made from; `at` is Unix seconds."""
 
     at: float
-    what: str  # placed, waits, refused, evicted, slept, woken, unloaded, restarted, failed
+    what: str  # placed, waits, refused, evicted, slept, woken, unloaded, restarted, failed, left, adopted
     model: str
     instance: str
     why: str  # a clause

@@ -24,7 +24,10 @@ Outcome = Answer | str | None
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One decision.  `what`: placed, waits, refused, evicted, slept, woken, unloaded, restarted, failed."""
+    """One decision.
+
+    `what`: placed, waits, refused, evicted, slept, woken, unloaded, restarted, failed, left, adopted.
+    """
 
     at: float  # the fleet's time
     what: str

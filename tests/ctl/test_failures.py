@@ -40,7 +40,8 @@ def test_every_code_the_daemon_has_is_in_the_table() -> None:
                 importlib.import_module(module.name)
 
     def codes(kind: type[HyperLlamaError]) -> Iterator[str]:
-        if not kind.__module__.startswith("hyperllamad.front"):  # those stay on the other door
+        # Those of the front stay on the other door; before there are doors at all nobody can be told.
+        if not kind.__module__.startswith(("hyperllamad.front", "hyperllamad.doors")):
             yield kind.code
         for child in kind.__subclasses__():
             yield from codes(child)
