@@ -1,4 +1,4 @@
-"""`python -m tests.system.box test|rpm`: the package on a whole machine, or only the package.
+"""`python -m tests.system.box test|engines|rpm`: the package on a whole machine, with the real engines, or by itself.
 
 Chooses the tier by itself and says which; ends with `N passed, N failed`.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.box import nspawn, rpms, supplies, tree, uml
+from tests.system.box import engines, nspawn, rpms, supplies, tree, uml
 from tests.system.box.nspawn import Box
 from tests.system.box.shell import CACHE, ROOT, CommandError, say
 from tests.system.box.uml import Uml
@@ -91,6 +91,21 @@ def test() -> int:
     return 1 if score.failed else 0
 
 
+def real_engines() -> int:
+    """vLLM, MAX and llama.cpp, as `make engines` has installed them here, under the sandbox of the unit."""
+    root = tree.make()
+    given = supplies.gather(root, plain=False)
+    score = Score()
+    box = Box(root, "engines", {given: "/opt/box", **engines.binds()})
+    try:
+        box.up()
+        score.stage(box, "engines")
+    finally:
+        box.down()
+    print(f"{score.passed} passed, {score.failed} failed")
+    return 1 if score.failed else 0
+
+
 def _everything_in_uml(root: Path, given: Path, score: Score) -> None:
     _in_uml(root, given, score, ["limits"])
     _in_uml(root, given, score, ["bundled"])
@@ -139,7 +154,7 @@ def _bundled(root: Path, given: Path, score: Score) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit({"rpm": rpm, "test": test}[sys.argv[1]]())
+        sys.exit({"rpm": rpm, "test": test, "engines": real_engines}[sys.argv[1]]())
     except CommandError as problem:
         print(problem, file=sys.stderr)
         sys.exit(1)
