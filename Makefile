@@ -8,7 +8,7 @@ THEIRS  = -p no:asyncio -W ignore
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test fuzz test-fast test-oldest test-system clients webui rpm check fmt lint types layers docs engines bench lock clean
+.PHONY: run test fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -33,6 +33,10 @@ test-oldest: $(VENV)-oldest/.installed
 ## The package on a whole machine: built, installed, used, broken, upgraded, removed.  Needs root, on Debian or Ubuntu.
 test-system: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.system.box test
+
+## vLLM, MAX and llama.cpp, as `make engines` has installed them, under the sandbox of the service: minutes of two cores.
+test-system-engines: $(VENV)/.installed-dev engines
+	$(BIN)/python -m tests.system.box engines
 
 ## The package, built where Fedora's rpm and Python are: dist/rpm/.
 rpm: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -40,6 +41,9 @@ mv $work/merged/build $work/build
 
 def build(tree: Path, out: Path, *, bundled: bool = False, version: str = "", plain: bool = False) -> list[Path]:
     """The packages, in `out`; `version` instead of the spec's makes one to upgrade to; `plain`: without namespaces."""
+    key, stamp = _key(tree, bundled=bundled, version=version), out / "made-from"
+    if stamp.exists() and stamp.read_text() == key:
+        return sorted(out.glob("*.rpm"))
     say(f"building the package{' with everything in it' if bundled else ''}{f' as {version}' if version else ''}")
     python = run(["chroot", tree, "python3", "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]).strip()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="rpmbuild-") as work:
@@ -61,4 +65,17 @@ def build(tree: Path, out: Path, *, bundled: bool = False, version: str = "", pl
         run([*command, tree, work, *arguments], log=log)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(inside / "out", out)
+    stamp.write_text(key)
     return sorted(out.glob("*.rpm"))
+
+
+def _key(tree: Path, *, bundled: bool, version: str) -> str:
+    """What the package is made from: the tree, the working tree as git sees it, and the flavour."""
+    listed = run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    digest = hashlib.sha256(f"{bundled} {version} {tree.with_suffix('.key').read_text()}".encode())
+    for name in sorted(listed.split("\0")):
+        path = ROOT / name
+        # Of the tests only what the package is built with belongs to it.
+        if path.is_file() and (not name.startswith("tests/") or path == MACROS):
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
