@@ -55,6 +55,15 @@ CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
     "max-cuda-room": in_room("max", ROOM),
     "max-cuda-two": in_room("max", TWO),
     **{
+        f"{engine}-ranking": (
+            dataclasses.replace(samples.encoder_for(engine), info={"bert.pooling_type": 4}),
+            samples.settings(engine),
+            samples.home(engine),
+            samples.place(),
+        )
+        for engine in ("llama_cpp", "vllm")
+    },
+    **{
         f"{engine}-embedding": (
             samples.encoder_for(engine),
             samples.settings(engine),
