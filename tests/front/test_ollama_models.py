@@ -175,3 +175,12 @@ async def test_a_model_that_stays_longer_than_years_can_say_is_shown(house: Open
         await h.client.post("/api/generate", {"model": "m", "keep_alive": keep_alive})
         reply = await h.client.get("/api/ps")
     assert (reply.status, reply.json()["models"][0]["expires_at"][:2]) == (200, "23")
+
+
+async def test_capabilities_are_the_same_wherever_they_are_told(house: OpenHouse) -> None:
+    """Ollama's list is made without the chat template and knows fewer; clients choose models by either."""
+    async with house(NOTHING) as h:
+        tags = {item["name"]: item["capabilities"] for item in (await h.client.get("/api/tags")).json()["models"]}
+        assert tags["mt:latest"] == ["completion", "tools"]
+        for name, told in tags.items():
+            assert (await h.client.post("/api/show", {"model": name})).json()["capabilities"] == told

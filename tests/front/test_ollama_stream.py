@@ -362,3 +362,14 @@ async def test_what_is_no_answer_raises_a_suspicion(house: OpenHouse, monkeypatc
         assert (await h.client.post("/api/chat", ask())).status == 500
         await h.wait_idle()
         assert h.supervisor.upstream.suspicions == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_repeats_itself_still_ends(house: OpenHouse, *, stream: bool) -> None:
+    """Ollama breaks off after thirty equal tokens, without a last line, over which its own JavaScript client throws."""
+    async with house(lambda _: Stream(short_chat(*["la"] * 40))) as h:
+        reply = await h.client.post("/api/chat", ask(stream=stream))
+        last = reply.lines()[-1] if stream else reply.json()
+        assert (last["done"], last["done_reason"]) == (True, "stop")
+        said = [line["message"]["content"] for line in reply.lines()] if stream else [last["message"]["content"]]
+        assert "".join(said) == "la" * 40
