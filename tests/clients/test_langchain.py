@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from tests.clients.conftest import ABLE, DEMO, ENCODER, QUESTION, SYSTEM, TEXTS, WEATHER, alike
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 PARIS = [("system", SYSTEM), ("human", QUESTION)]
 LIMA = [("human", "What is the weather in Lima?")]

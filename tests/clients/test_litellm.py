@@ -14,7 +14,7 @@ import pytest
 from tests.clients.conftest import ABLE, DEMO, ENCODER, PARIS, TEXTS, WEATHER, WEATHER_IN_LIMA, alike
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 WAYS = ("ollama", "ollama_chat", "openai", "anthropic")
 

@@ -17,7 +17,7 @@ from llama_index.llms.openai_like import OpenAILike
 from tests.clients.conftest import ABLE, DEMO, ENCODER, QUESTION, SYSTEM, TEXTS, alike
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 PARIS = [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=QUESTION)]
 

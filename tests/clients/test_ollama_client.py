@@ -11,7 +11,7 @@ import pytest
 from tests.clients.conftest import ABLE, ASKED, DEMO, ENCODER, PARIS, TEXTS, WEATHER, WEATHER_IN_LIMA, alike
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 GREEDY = {"temperature": 0, "num_predict": 64}
 

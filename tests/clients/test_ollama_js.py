@@ -11,7 +11,7 @@ import pytest
 from tests.clients.conftest import ABLE, ASKED, DEMO, ENCODER, JS, PARIS, TEXTS, WEATHER, WEATHER_IN_LIMA, alike
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 GIVEN = {"demo": DEMO, "able": ABLE, "encoder": ENCODER, "paris": PARIS, "asked": ASKED, "lima": WEATHER_IN_LIMA}
 
@@ -20,7 +20,7 @@ GIVEN = {"demo": DEMO, "able": ABLE, "encoder": ENCODER, "paris": PARIS, "asked"
 def got(served: Daemon) -> dict[str, Any]:
     """What ollama.js prints."""
     given = json.dumps({**GIVEN, "tool": WEATHER, "texts": TEXTS})
-    done = subprocess.run(["node", "ollama.js", served.url, given], cwd=JS, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(["node", "ollama.js", served.url, given], cwd=JS, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -24,7 +24,7 @@ from tests.clients.conftest import (
 )
 from tests.daemon import Daemon
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

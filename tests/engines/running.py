@@ -28,7 +28,7 @@ LOADING = 300.0  # seconds; MAX compiles a model it has not seen
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("engine", timeout=120)
+        super().__init__("engine", timeout=300)
         self._path = path
 
     def connect(self) -> None:

@@ -19,7 +19,7 @@ from hyperllamad.store.layout import locate
 from tests.engines import able
 from tests.engines.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 NAME = ModelName.parse("caller")
 

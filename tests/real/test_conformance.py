@@ -13,7 +13,7 @@ import pytest
 from tests.conformance import deviations, facts
 from tests.daemon import Daemon, eventually
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 # sha256 of "hello": the recorded server had this blob already.
 HELLO = "/api/blobs/sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -24,7 +24,7 @@ def ask(port: int, case: dict[str, Any]) -> dict[str, Any]:
     raw = case.get("raw")
     body = raw if raw is not None else json.dumps(case["body"]) if "body" in case else None
     headers = ({"Content-Type": "application/json"} if "body" in case else {}) | case.get("headers", {})
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=180)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=600)) as connection:
         connection.putrequest(case["method"], case["path"], skip_host="Host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name, value)
@@ -41,7 +41,7 @@ def test_the_recorded_cases(served: Daemon, engine: str) -> None:
     recorded, found = facts.golden(), {}
     for case in facts.cases():
         if "sleep" in case:  # the recorded server was given a moment to unload; ours is asked whether it has
-            eventually(lambda: served.ps() == [], within=30, what="the model is unloaded")
+            eventually(lambda: served.ps() == [], within=120, what="the model is unloaded")
         found[case["id"]] = facts.compare(case, recorded[case["id"]], ask(served.port, case))
     assert deviations.unexpected(engine, found) == []
     assert len(found) == 111
