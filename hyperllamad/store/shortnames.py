@@ -35,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     checked: date
     source: str
+    also: str = ""  # another place, of what `source` does not say
     default: bool = False
     embedding: bool = False
     weights: dict[str, str] = {}  # kind -> repository: "bf16", "fp8", "awq", "gptq", "mxfp4"

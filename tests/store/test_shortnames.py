@@ -27,6 +27,7 @@ def test_the_shipped_catalogue(names: ShortNames) -> None:
     for entry in names.entries:
         assert entry.checked >= date(2026, 11, 25)
         assert re.match("https://(huggingface.co|github.com)/[^/]+/.", entry.source), entry
+        assert not entry.also or entry.also.startswith("https://github.com/"), entry
         assert entry.parameters > 0
         assert 0 <= entry.active < entry.parameters
         assert entry.context == 0 or 256 <= entry.context <= 1 << 24
