@@ -131,7 +131,7 @@ class Admission:
         """Whether its promise cannot come true by waiting: nobody on its devices leaves, starts or has just ended."""
         if not slot.devices or not self.ledger.fresh(now) or self._all_taken() or self._starts_beside(slot):
             return False
-        return not self._fits(slot) and not self._moves(slot) and not self.ledger.awaits(slot.devices)
+        return not self._fits(slot) and not self._moves(slot) and not self.ledger.awaits(slot.devices, now)
 
     def taken(self) -> int:
         """Places in use now: a start needs one that is not."""

@@ -15,6 +15,7 @@ from hyperllamad.core.placement import Room
 
 FRESH = 2.0  # seconds a measurement is good enough to place somebody by
 COMES_BACK = 10.0  # seconds an ended instance's memory is expected to come back; then it is somebody else's
+LAGS = 5.0  # seconds the driver may need to have the memory of one that fell asleep (seen with 62 GiB on an H100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Reservation:
     placement: Placement
     left: int | None = None  # on each device, while it sleeps; None = all of it
     ended_at: float | None = None
+    slept_at: float | None = None
     taken: dict[str, int] = field(default_factory=dict)  # as last measured
 
     def bytes(self, device: str) -> int:
@@ -87,11 +89,11 @@ class Ledger:
     def sleep(self, reservation: Reservation, left: int, now: float) -> None:
         """It has given up all but `left` of each device, until wake()."""
         reservation.left = left
-        self._moved_at = now
+        reservation.slept_at = self._moved_at = now
 
     def wake(self, reservation: Reservation) -> None:
         """It may take everything again."""
-        reservation.left = None
+        reservation.left = reservation.slept_at = None
 
     def measure(self, measured: Measured, now: float) -> None:
         """Take over what was measured."""
@@ -113,9 +115,11 @@ class Ledger:
     def measured_since(self, at: float) -> bool:
         return self._began is not None and self._began >= at
 
-    def awaits(self, devices: Collection[str]) -> bool:
+    def awaits(self, devices: Collection[str], now: float) -> bool:
         """Whether memory of those devices is still to come back."""
-        return any(one.holds(device) for one in self.ended for device in devices)
+        asleep = (one for one in self.live if one.slept_at is not None and now - one.slept_at < LAGS)
+        gives = {share.device for one in asleep for share in one.placement.shares}
+        return any(device in gives or any(one.holds(device) for one in self.ended) for device in devices)
 
     def free(self, device: str) -> int:
         """What somebody who starts now may take."""

@@ -161,8 +161,15 @@ class MemoryWorld(World):
         if self.children.get(key) is child and not child.told:
             memory = self.memory[key]
             memory.asleep = True
-            memory.taken = {device: min(count, self.terms(key).need.asleep) for device, count in memory.taken.items()}
+            if child.birth.lags:
+                self.at(self.now + child.birth.lags, lambda: self.shrink(key, memory))
+            else:
+                self.shrink(key, memory)
             self.tell_state(key, child, Fact.SLEPT)
+
+    def shrink(self, key: Key, memory: Memory) -> None:
+        if memory.asleep:
+            memory.taken = {device: min(count, self.terms(key).need.asleep) for device, count in memory.taken.items()}
 
     def awake(self, key: Key, child: Child, fact: Fact) -> None:
         if self.children.get(key) is child and not child.told:

@@ -35,6 +35,7 @@ class Birth:
     keeps_well: bool = True  # False: it does not come back from sleep as it was
     takes: float = 1.0  # of what was reserved for it; more than 1 = it lies
     frees: float = 0.0  # its memory comes back so long after its end
+    lags: float = 0.0  # and so long after it fell asleep
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,10 @@ def test_close_ends_everything_that_sleeps_too() -> None:
     assert seen["close: asleep > stopping"]
 
 
-def test_two_that_take_turns_sleep_and_wake_and_are_never_started_twice() -> None:
-    world = MemoryWorld(SWAPS)
+@pytest.mark.parametrize("lag", [0.0, 1.0, 3.0])
+def test_two_that_take_turns_sleep_and_wake_and_are_never_started_twice(lag: float) -> None:
+    """Also where a driver takes a moment to have the memory back: that is waited for, and nobody is ended for it."""
+    world = MemoryWorld(Script(**{**vars(SWAPS), "births": (Birth(lags=lag),)}))
     world.play()
     assert (world._born, world.seen["wakes"], world.seen["grants"]) == (2, 3, 5)
     assert D not in world.states
