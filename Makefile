@@ -8,7 +8,7 @@ THEIRS  = -p no:asyncio -W ignore
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: run test fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines bench lock clean
+.PHONY: run test fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -75,6 +75,10 @@ docs: $(VENV)/.installed-dev
 ## Install the three engines and the demo model, as the tests use them.
 engines: $(VENV)/.installed
 	for engine in llama_cpp vllm max; do $(BIN)/hyperllamad --demo $$engine --prepare || exit 1; done
+
+## A thousand random operations over ten models in memory for four, on real engines (ten minutes).
+zoo: $(VENV)/.installed-dev engines
+	$(BIN)/python -m tests.zoo 1000
 
 ## Measure what docs/performance.md reports.
 bench: $(VENV)/.installed-dev

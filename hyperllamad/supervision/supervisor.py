@@ -394,7 +394,8 @@ class Supervisor:
         """Tell the fleet what memory there is; not more often than it can change anything."""
         self._measuring = True
         try:
-            await anyio.sleep(max(0.0, self._measured_at + MEASURE_PAUSE - self._clock()))
+            if not self._accounts.curious:
+                await anyio.sleep(max(0.0, self._measured_at + MEASURE_PAUSE - self._clock()))
             self._measured_at = self._clock()
             guards = {key: life.guard for key, life in self._lives.items()}
             measured = await self._accounts.read(guards, self._measured_at)

@@ -1,0 +1,160 @@
+"""Whose turn it is among the clients of a model, and who gives way when too many wait."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hyperllamad.core.queue import SEEN_FOR, Overflow, Queue, Wish, yields
+from tests.core.stage import A, B
+
+
+class Line:
+    """A queue on a clock, whose answers read as client and lease."""
+
+    def __init__(self, longest: int = 100) -> None:
+        self.queue = Queue(longest=longest)
+        self.now = 0.0
+        self.number = 0
+
+    def join(self, client: str, count: int = 1, weight: float = 1.0) -> None:
+        for _ in range(count):
+            self.number += 1
+            wish = Wish(self.number, A, None, self.now, self.now + 100, client, weight)
+            self.queue.join(wish, self.now)
+
+    def serve(self, parallel: int) -> str:
+        """Everybody who is served now, one letter each."""
+        served = ""
+        while wish := self.queue.next(A, parallel, self.now):
+            self.queue.grant(wish)
+            served += wish.client
+        return served
+
+    def end(self, *leases: int) -> None:
+        for lease in leases:
+            self.queue.end(lease, self.now)
+
+
+def test_one_client_is_served_in_his_own_order() -> None:
+    line = Line()
+    line.join("a", 3)
+    first = line.queue.next(A, 0, 0.0)
+    assert first is not None
+    assert first.lease == 1
+    assert line.serve(0) == "aaa"
+
+
+def test_a_client_with_one_request_passes_one_with_many() -> None:
+    line = Line()
+    line.join("a", 500)
+    line.join("b")
+    assert line.serve(1) == "a"
+    line.end(1)
+    assert line.serve(1) == "b"
+
+
+def test_slots_are_shared_by_who_has_fewest_running() -> None:
+    line = Line()
+    line.join("a", 10)
+    line.join("b", 10)
+    assert sorted(line.serve(4)) == ["a", "a", "b", "b"]
+
+
+def test_weights_share_turns_in_their_ratio() -> None:
+    line = Line()
+    line.join("a", 60, weight=2.0)
+    line.join("b", 60)
+    served = ""
+    for _ in range(30):
+        served += line.serve(1)
+        line.end(*list(line.queue._open))
+    assert served.count("a") == 2 * served.count("b") == 20
+
+
+def test_alone_a_client_has_every_slot() -> None:
+    line = Line()
+    line.join("a", 10)
+    assert line.serve(4) == "aaaa"
+
+
+def test_once_another_was_seen_the_last_slot_is_kept_for_him() -> None:
+    line = Line()
+    line.join("b")
+    assert line.serve(4) == "b"
+    line.end(1)
+    line.join("a", 10)
+    assert line.serve(4) == "aaa"
+    assert line.queue.slot_opens(A) == SEEN_FOR
+    line.join("b")
+    assert line.serve(4) == "b", "at once, whatever the other one has running"
+    line.end(*[lease for lease, wish in line.queue._open.items() if wish.client == "b"])
+    line.now += SEEN_FOR
+    assert line.serve(4) == "a", "he has not come back"
+
+
+def test_with_one_slot_none_is_kept() -> None:
+    line = Line()
+    line.join("b")
+    line.serve(1)
+    line.end(1)
+    line.join("a", 2)
+    assert line.serve(1) == "a"
+    assert line.queue.slot_opens(A) == math.inf
+
+
+def test_who_leaves_frees_his_place() -> None:
+    line = Line(longest=2)
+    line.join("a", 2)
+    assert line.queue.overflow(A, "a", 1.0) is not None
+    assert line.queue.leave(1) is not None
+    assert line.queue.overflow(A, "a", 1.0) is None
+    assert line.queue.leave(1) is None
+    assert line.serve(0) == "a"
+
+
+def test_a_full_queue_is_that_of_one_model() -> None:
+    line = Line(longest=1)
+    line.join("a")
+    assert line.queue.overflow(A, "b", 1.0) == Overflow("b", {"a": 1}, {"a": 1.0, "b": 1.0})
+    assert line.queue.overflow(B, "b", 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "weights", "client", "loser"),
+    [
+        ({"a": 3}, {}, "a", None),
+        ({"a": 3}, {}, "b", "a"),
+        ({"a": 2, "b": 1}, {}, "b", None),  # he would have as many
+        ({"a": 3, "b": 1}, {}, "b", "a"),
+        ({"a": 1, "b": 1}, {}, "c", None),
+        ({"a": 4, "b": 2}, {"a": 4.0}, "c", "b"),
+        ({"a": 4, "b": 4}, {}, "c", "b"),  # of two with as many: always the same one
+    ],
+)
+def test_who_gives_way(waiting: dict[str, int], weights: dict[str, float], client: str, loser: str | None) -> None:
+    assert yields(Overflow(client, waiting, weights)) == loser
+
+
+def test_the_pace_is_that_of_the_last_ends() -> None:
+    line = Line()
+    line.join("a", 30)
+    assert line.queue.pause(A, 0.0) is None
+    for lease in range(1, 11):
+        assert line.serve(1) == "a"
+        line.now += 2.0
+        line.end(lease)
+    assert line.queue.pause(A, line.now) == pytest.approx((20 + 1) * 2.0)
+    assert line.queue.pause(A, line.now + 18.0) == pytest.approx((20 + 1) * 4.0), "nothing has ended since"
+
+
+def test_clients_and_models_are_forgotten() -> None:
+    line = Line()
+    line.join("a")
+    line.serve(1)
+    line.end(1)
+    line.queue.prune(SEEN_FOR)
+    assert line.queue._lines
+    line.queue.prune(SEEN_FOR + 1)
+    assert not line.queue._lines
