@@ -27,7 +27,7 @@ class _Account:
     state: State
     since: float  # of the state
     placement: Placement | None
-    learned: bool = False  # what it takes in this state
+    learned: bool = False  # what it takes while it sleeps
 
 
 class Accounts:
@@ -72,11 +72,12 @@ class Accounts:
 
     @property
     def curious(self) -> bool:
-        """Somebody has come to rest whose memory was not measured yet."""
-        return self.counted and any(not one.learned and _rests(one) for one in self._accounts.values())
+        """Somebody sleeps whose memory was not measured yet."""
+        asleep = (one for one in self._accounts.values() if one.state is State.ASLEEP and one.placement is not None)
+        return self.counted and any(not one.learned for one in asleep)
 
-    async def read(self, guards: Mapping[Key, int], now: float) -> Measured:
-        """Measure everything now, and learn of it."""
+    async def read(self, guards: Mapping[Key, int], now: float, loaded: Key | None = None) -> Measured:
+        """Measure everything now, and learn of it; `loaded` has just come to where it takes all that it takes."""
         assert self._meter is not None  # noqa: S101 - nobody asks where nobody counts
         held = {
             key: Held(guard, self._accounts[key].placement if key in self._accounts else None)
@@ -85,19 +86,22 @@ class Accounts:
         reading = await self._meter.read(held, now)
         self._devices = reading.measured.devices or self._devices
         self.sizes = reading.sizes
-        self._learn(reading, now)
+        self._learn(reading, now, loaded)
         if self._learned.changed:
             await anyio.to_thread.run_sync(self._learned.save)
         return reading.measured
 
-    def _learn(self, reading: Reading, began: float) -> None:
+    def _learn(self, reading: Reading, began: float, loaded: Key | None) -> None:
         for key, one in self._accounts.items():
-            if one.placement is None or one.learned or not _rests(one) or one.since > began:
+            rested = one.state is State.ASLEEP and not one.learned and one.since <= began
+            sizes = dict(reading.sizes.get(key, {}))
+            one.learned = one.learned or rested
+            if one.placement is None or not sizes:
                 continue
-            one.learned = True
-            if sizes := reading.sizes.get(key):
-                learn = self._learned.memory if one.state is State.READY else self._learned.asleep
-                learn(key, self._kind(one.placement), one.placement, dict(sizes))
+            if key == loaded:
+                self._learned.memory(key, self._kind(one.placement), one.placement, sizes)
+            elif rested:
+                self._learned.asleep(key, self._kind(one.placement), one.placement, sizes)
         self._terms.clear()
 
     def _kind(self, placement: Placement) -> str:
@@ -107,7 +111,3 @@ class Accounts:
     def _device(self, *, gpu: bool) -> Device:
         """One like those it will lie on."""
         return next((device for device in self._devices if (device.id != HOST) is gpu), NOWHERE)
-
-
-def _rests(one: _Account) -> bool:
-    return one.state in {State.READY, State.ASLEEP} and one.placement is not None

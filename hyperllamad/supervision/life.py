@@ -67,19 +67,21 @@ class Life:
         delegation: Delegation | None = None,
         spares: Spares,
         room: Placement | None = None,
+        weigh: Callable[[], Awaitable[None]] | None = None,
         found: Foundling | None = None,
         describe: Callable[[], Stand] | None = None,
         report: Callable[[Fact, HyperLlamaError | None], None],
         progressed: Callable[[], None],
         ended: Callable[[End], None],
     ) -> None:
-        """`room` is the memory it may take; None = nobody counts it.
+        """`room` is the memory it may take, `weigh` sees what it took before it is used; None = nobody counts.
 
         `ended` is called, once, the moment nobody is left; run() may go on for a while to clean up.
         `found` is an engine to take over instead of starting one; `describe` says what it serves, for the next life.
         """
         self.plan = plan
         self.room = room
+        self._weigh = weigh
         self.phases = Phases("starting")  # of loading
         self.pid = 0  # of the engine's main process, once it runs
         self.guard = 0  # of its guard
@@ -265,6 +267,8 @@ class Life:
             await self._slumber.begin()
         except EngineDiedError as error:
             self._log(logging.WARNING, f"will not be put to sleep: {error}")
+        if self._weigh is not None:
+            await self._weigh()
         self.phases.end()
         self.upstream = Upstream(engine, plan.model, plan.settings, where.socket)
         self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s ({self.phases})")

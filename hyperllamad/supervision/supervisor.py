@@ -13,6 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypedDict
 
 import anyio
@@ -390,18 +391,21 @@ class Supervisor:
             self._went_round.set()
             self._went_round = anyio.Event()
 
-    async def _measure(self) -> None:
-        """Tell the fleet what memory there is; not more often than it can change anything."""
-        self._measuring = True
+    async def _measure(self, loaded: Key | None = None) -> None:
+        """Tell the fleet what memory there is, and see what somebody who has just `loaded` took."""
+        began = self._measured_at = self._clock()
+        guards = {key: life.guard for key, life in self._lives.items()}
+        measured = await self._accounts.read(guards, began, loaded)
+        self._feed(self._fleet.measure(measured, self._clock()))
+
+    async def _measure_soon(self) -> None:
+        """The same for those who wait for memory, not more often than it can change anything."""
         try:
-            if not self._accounts.curious:
-                await anyio.sleep(max(0.0, self._measured_at + MEASURE_PAUSE - self._clock()))
-            self._measured_at = self._clock()
-            guards = {key: life.guard for key, life in self._lives.items()}
-            measured = await self._accounts.read(guards, self._measured_at)
+            await anyio.sleep(max(0.0, self._measured_at + MEASURE_PAUSE - self._clock()))
+            await self._measure()
         finally:
             self._measuring = False
-        self._feed(self._fleet.measure(measured, self._clock()))
+        self._follow_up()
 
     # -- events in, actions out ------------------------------------------------------------------------------------
 
@@ -442,7 +446,7 @@ class Supervisor:
         wanted = self._fleet.needs_measure or self._accounts.curious
         if wanted and not self._measuring and self._tasks is not None and not self._empty.is_set():
             self._measuring = True
-            self._tasks.start_soon(self._measure)
+            self._tasks.start_soon(self._measure_soon)
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()
@@ -479,6 +483,7 @@ class Supervisor:
             delegation=self._delegation,
             spares=self._spares,
             room=self._placement(key),
+            weigh=partial(self._measure, key) if self._accounts.counted else None,
             found=self._found.pop(key, None),
             describe=(lambda: self._stand(key)) if self._adopts else None,
             report=lambda fact, error: self._report(key, fact, error),
