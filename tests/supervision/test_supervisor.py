@@ -303,9 +303,9 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
     outcomes = {"before the grant": 0, "in the stream": 0, "served": 0}
 
     async def client(supervisor: Supervisor) -> None:
-        lease = supervisor.lease(fake.model(runtime, rng.choice("ab"), "--slow", "0.1"))
+        lease = supervisor.lease(fake.model(runtime, rng.choice("ab"), "--slow", "0.1", parallel=50))
         outcome = "before the grant"
-        with anyio.move_on_after(rng.random() * 0.8):
+        with anyio.move_on_after(rng.random() * 2.0):
             try:
                 await anyio.sleep(rng.random() * 0.1)
                 upstream = await lease.granted()
@@ -327,7 +327,7 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
         assert min(outcomes["before the grant"], outcomes["in the stream"]) > 3
         assert all((row.running, row.waiting) == (0, 0) for row in supervisor.rows())
         for name in "ab":  # and the engines have noticed too
-            lease = supervisor.lease(fake.model(runtime, name, "--slow", "0.1"))
+            lease = supervisor.lease(fake.model(runtime, name, "--slow", "0.1", parallel=50))
             upstream = await lease.granted()
 
             async def running(upstream: Upstream = upstream) -> int:
