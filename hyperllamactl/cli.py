@@ -106,6 +106,8 @@ def _add_models(tree: _Tree) -> None:
         metavar="TIME",
         help="how long it stays without requests: 10m, 90, -1 = for ever",
     )
+    warm = tree.add("warm", protocol.Warm, commands.warm, quiet=silent, examples=["warm llama3.2:3b"])
+    warm.add_argument("model", metavar="MODEL")
     unload = tree.add(
         "unload",
         protocol.Unload,

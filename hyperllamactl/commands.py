@@ -45,6 +45,7 @@ from hyperllamactl.protocol import (
     Status,
     StatusReport,
     Unload,
+    Warm,
     Watch,
 )
 from hyperllamactl.talk import Talk
@@ -142,6 +143,10 @@ def load(session: Session, args: argparse.Namespace) -> None:
                 session.talk.say(f"{row.name} is ready on {row.engine} after {took}")
 
     session.follow(Load(model=args.model, keep_alive=args.keep_alive), ready)
+
+
+def warm(session: Session, args: argparse.Namespace) -> None:
+    session.follow(Warm(model=args.model), nothing)
 
 
 def unload(session: Session, args: argparse.Namespace) -> None:

@@ -485,6 +485,15 @@ class Load(Command):
     keep_alive: str | float | None = None  # "10m", or seconds; negative = for ever; null = as configured
 
 
+class Warm(Command):
+    """Load a model once and let it go again, so that what its engine compiles is there for the next start."""
+
+    role = Role.ADMIN
+    streams = True
+
+    model: str
+
+
 class Unload(Command):
     """Unload a model once its requests have ended; `now` cuts them off."""
 
@@ -608,6 +617,7 @@ COMMANDS: dict[str, type[Command]] = {
     "info": Info,
     "recommend": Recommend,
     "load": Load,
+    "warm": Warm,
     "unload": Unload,
     "logs": Logs,
     "watch": Watch,

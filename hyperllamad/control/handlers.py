@@ -94,6 +94,17 @@ async def load(rooms: Rooms, command: protocol.Load, teller: Teller) -> protocol
     return protocol.Instances(instances=[views.instance(row)] if row else [])
 
 
+async def warm(rooms: Rooms, command: protocol.Warm, teller: Teller) -> protocol.Done:
+    """A load that nobody keeps.  Engines keep what they compiled below the cache directory of their home."""
+    model = rooms.catalog.resolve(command.model)
+    served = {State.READY, State.ASLEEP, State.DRAINING}
+    if any(row.instance in _instances(rooms, model) and row.state in served for row in rooms.supervisor.rows()):
+        return protocol.Done(message=f"{model.name} is loaded, so its caches are warm")
+    loaded = await load(rooms, protocol.Load(model=command.model, keep_alive=0), teller)
+    phases = ", ".join(f"{phase} {took:.1f} s" for row in loaded.instances for phase, took in row.phases.items())
+    return protocol.Done(message=f"{model.name} is warm: {phases or 'it was loaded once'}")
+
+
 async def unload(rooms: Rooms, command: protocol.Unload, teller: Teller) -> protocol.Done:
     """Send the model away and wait until nothing is left of it.  A hang-up ends the wait only."""
     model = rooms.catalog.resolve(command.model)
@@ -205,6 +216,7 @@ STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]
     protocol.CollectGarbage: store.collect_garbage,
     protocol.Reload: reload,
     protocol.Load: load,
+    protocol.Warm: warm,
     protocol.Unload: unload,
     protocol.Logs: logs,
     protocol.Watch: watch,

@@ -153,6 +153,27 @@ async def test_load_tells_every_step_then_the_row(door: Door, monkeypatch: pytes
     assert door.supervisor.retried == [NAME]
 
 
+async def test_warm_loads_once_and_keeps_nothing(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "HEARTBEAT", math.inf)
+    async with door.stream(protocol.Warm(model=NAME)) as next_line:
+        assert (await next_line()).phase == "waiting"
+        door.supervisor.show(SMOL, State.READY, phases={"starting": 5.5, "compiling": 21.04})
+        assert (await next_line()).phase == "ready"
+        (lease,) = door.supervisor.leases
+        lease.answer()
+        last = await next_line()
+    assert last.message == f"{NAME} is warm: starting 5.5 s, compiling 21.0 s"
+    assert (lease.keep_alive, lease.released.is_set()) == (0, True)
+
+
+@pytest.mark.parametrize("state", [State.READY, State.ASLEEP, State.DRAINING])
+async def test_what_is_loaded_is_warm(state: State, door: Door) -> None:
+    door.supervisor.show(SMOL, state)
+    answer = await door.call(protocol.Warm(model=NAME))
+    assert answer.last.message == f"{NAME} is loaded, so its caches are warm"
+    assert door.supervisor.leases == []
+
+
 async def test_load_shows_life_while_nothing_moves(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "HEARTBEAT", 0.001)
     door.supervisor.show(SMOL, State.STARTING, phase="weights")

@@ -68,6 +68,7 @@ STREAMS: dict[str, tuple[list[str], str, list[dict[str, Any]]]] = {
     ),
     "gc": (["gc", "--dry-run"], "gc", [replies.COLLECTED]),
     "gc-nothing": (["gc"], "gc", [{"type": "collected", "items": [], "freed": 0}]),
+    "warm": (["warm", "smollm2:135m"], "warm", [replies.progress("compiling", elapsed=61), DONE]),
     "unload": (["unload", "smollm2:135m"], "unload", [replies.progress("draining", "2 requests", elapsed=61), DONE]),
     "logs": (
         ["logs", "smollm2:135m"],
