@@ -63,10 +63,13 @@ async def main(config: Config, read: Callable[[], Config], demo: str = "", *, pr
 
         if prepare_only:
             return
-    keys = _load_keys(config)
+    keys = KeyRing(config)
+    if keys.required:
+        keys.load()
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
         opened = held.enter_context(doors.opened(config))
+        _warn_who_may_come_in(keys, opened)
         await _serve(config, read, keys, opened, demo=demo)
 
 
@@ -137,20 +140,18 @@ def _doing(supervisor: Supervisor, url: str) -> str:
     return "stopping" if supervisor.closing else f"serving {url}"
 
 
-def _load_keys(config: Config) -> KeyRing:
-    """The API keys, where they are asked for; raises ConfigError.  Warns of a door that lets in nobody, or anybody."""
-    keys = KeyRing(config)
-    host = config.server.address[0]
+def _warn_who_may_come_in(keys: KeyRing, opened: Doors) -> None:
+    """Of a door that lets in nobody, or whoever can reach it.  The sockets count: systemd may have opened them."""
     if keys.required:
-        keys.load()
         if not keys.all():
             log.warning("API keys are required and there is none: `hyperllamactl key new NAME` makes one")
-    elif not is_loopback(host):
+        return
+    hosts = [str(sock.getsockname()[0]) for sock in opened.api]
+    if exposed := [host for host in hosts if not is_loopback(host)]:
         log.warning(
             "whoever can reach this machine may use the API: set `keys.required`, or bind to loopback",
-            extra=fields(host=host or "every interface"),
+            extra=fields(addresses=",".join(exposed)),
         )
-    return keys
 
 
 def _apps(services: Services, rooms: Rooms, reloader: Reloader) -> tuple[Current, Current]:
