@@ -1,7 +1,7 @@
 """What clients send to the native routes that change the store: one Struct and one `Shape` for each request.
 
-Field names and types are Ollama's (api/types.go).  What has no meaning here is not read: `insecure`, `username` and
-`password` of a pull, and of a create `renderer`, `parser` and `requires`; of `info` only the types.
+Field names and types are Ollama's (api/types.go).  Of what has no meaning here only the types count: `insecure`,
+`username` and `password` of a pull, `info` of a create.  Its `renderer`, `parser` and `requires` are not read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ from typing import Any
 
 import msgspec
 
-from hyperllamad.core.errors import BadRequestError, UnsupportedError
+from hyperllamad.core.errors import BadRequestError, HyperLlamaError, UnsupportedError
 from hyperllamad.core.models import Message as Turn
 from hyperllamad.front.body import Reader, Reading, Shape, anything, boolean, listing, mapping, own_parser, string
 from hyperllamad.front.ollama_requests import MESSAGE, Message
 from hyperllamad.store.variants import Wanted
+
+
+class BadQuantizationError(HyperLlamaError):
+    """There is no quantisation of that name; Ollama answers 500 to it, not 400."""
+
+    code = "bad_quantization"
+
+    def __init__(self, name: str) -> None:
+        most = ", ".join(_QUANTIZATIONS)
+        super().__init__(f"unsupported quantization type {name.upper()} - supported types are {most}")
 
 
 class NamedRequest(msgspec.Struct, kw_only=True):
@@ -24,6 +34,9 @@ class NamedRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     name: str = ""
     stream: bool = True
+    insecure: bool = False  # this and the two below: looked at for their types alone
+    username: str = ""
+    password: str = ""
 
     @property
     def asked_model(self) -> str:
@@ -57,6 +70,9 @@ class CreateRequest(NamedRequest, kw_only=True):
 
     def wanted(self) -> Wanted:
         """What the store is asked for; raises BadRequestError, UnsupportedError."""
+        quantize = self.quantize or self.quantization
+        if quantize and quantize.upper() not in _QUANTIZATIONS:
+            raise BadQuantizationError(quantize)
         for field in _TEXTS_OF_INFO:
             if not isinstance(self.info.get(field, ""), str):
                 raise BadRequestError(f'info field "{field}" must be a string')
@@ -70,7 +86,7 @@ class CreateRequest(NamedRequest, kw_only=True):
             base=self.from_,
             files=self.files,
             adapters=self.adapters,
-            quantize=self.quantize or self.quantization,
+            quantize=quantize,
             system=self.system,
             template=self.template,
             license=_texts(self.license),
@@ -79,6 +95,7 @@ class CreateRequest(NamedRequest, kw_only=True):
         )
 
 
+_QUANTIZATIONS = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 _TEXTS_OF_INFO = ("model_family", "base_name", "quantization_level", "parameter_size")
 
 
@@ -98,10 +115,11 @@ def _digests(value: Any, reading: Reading) -> dict[str, str]:
 
 
 _NAMED: dict[str, Reader] = {"model": string, "name": string, "stream": boolean}
+_REMOTE: dict[str, Reader] = {**_NAMED, "insecure": boolean, "username": string, "password": string}
 
 DELETE = Shape("DeleteRequest", NamedRequest, {"model": string, "name": string})
-PULL = Shape("PullRequest", NamedRequest, _NAMED)
-PUSH = Shape("PushRequest", NamedRequest, _NAMED)
+PULL = Shape("PullRequest", NamedRequest, _REMOTE)
+PUSH = Shape("PushRequest", NamedRequest, _REMOTE)
 COPY = Shape("CopyRequest", CopyRequest, {"source": string, "destination": string})
 
 

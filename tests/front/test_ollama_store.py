@@ -91,6 +91,8 @@ async def test_copy_and_delete(open_house: Opened) -> None:
         (("POST", "pull", {"name": "bad name"}), 400, "invalid model name"),
         (("POST", "create", {"model": "bad name", "from": "m"}), 400, "invalid model name"),
         (("POST", "push", {}), 400, "model is required"),
+        (("POST", "pull", {"model": "m", "insecure": "x"}), 400,
+         "json: cannot unmarshal string into Go struct field PullRequest.insecure of type bool"),
         (("POST", "blobs/sha256:12", {}), 400, "invalid digest format"),
         (("POST", "create", {"files": ["x"]}), 400,
          "json: cannot unmarshal array into Go struct field CreateRequest.files of type map[string]string"),
@@ -103,6 +105,16 @@ async def test_refused_at_once(
     async with open_house as h:
         reply = await h.client.ask(method, f"/api/{path}", body)
         assert (reply.status, reply.header("content-type"), reply.json()) == (status, J, {"error": error})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_quantisation_that_there_is_not(open_house: Opened, *, stream: bool) -> None:
+    """In Ollama's words and with its status; the ones that there are are refused in ours."""
+    async with open_house as h:
+        reply = await h.client.post("/api/create", {"model": "n", "from": "m", "quantize": "zz", "stream": stream})
+        kinds = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
+        assert (reply.status, reply.header("content-type")) == (500, "application/json")
+        assert reply.json() == {"error": f"unsupported quantization type ZZ - supported types are {kinds}"}
 
 
 async def test_blobs(open_house: Opened) -> None:
@@ -215,7 +227,7 @@ async def test_create_from_files(open_house: Opened) -> None:
         ({"from": "bad name"}, 400, "invalid model name"),
         ({"files": {"/x.gguf": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
         ({"files": {"x.gguf": "sha256:0"}}, 400, "invalid digest format"),
-        ({"from": "m", "quantization": "q4_0"}, 400, "quantising is not supported"),
+        ({"from": "m", "quantization": "q4_K_M"}, 400, "quantising is not supported"),
         ({"from": "m", "adapters": {"a": "b"}}, 400, "adapters are not supported"),
         ({"from": "m", "info": {"model_family": 5}}, 400, 'info field "model_family" must be a string'),
         ({"from": "m", "license": 5}, 400, "license must be a string or a list of strings"),
