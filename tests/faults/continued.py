@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from typing import Any
 import ollama
 
 from tests.daemon import Daemon
+from tests.faults.house import row, unload
+from tests.faults.report import Row
 from tests.real.conftest import SYSTEM
 
 TOKENS = 24
@@ -103,8 +106,17 @@ def _one(running: Daemon, client: ollama.Client, asked: tuple[str, str, str], at
 
 def _fresh(running: Daemon, client: ollama.Client, model: str) -> int:
     """The process of an engine without a past: one that has crashed before is restarted later and later."""
-    row = next((row for row in running.ps() if row["name"] == f"{model}:latest"), None)
-    if row is not None and row["restarts"]:
-        running.ctl("unload", model)
+    if (seen := row(running, model)) and seen.restarts > 1:
+        unload(running, model)
     client.chat(model, [SYSTEM], options={"num_predict": 1})
-    return int(running.row(model)["pid"])
+    seen = row(running, model)
+    assert seen is not None
+    return seen.pid
+
+
+def row_of(tally: Tally, engine: str) -> Row:
+    """The row for the report."""
+    told = f"{tally.equal} texts equal, {len(tally.different)} different, {sum(tally.errors.values())} errors; "
+    told += f"the next piece came after {statistics.median(tally.gaps):.1f} s (median)" if tally.gaps else ""
+    what = f"greedy answer continued after SIGKILL at a random token, {engine}"
+    return Row(what, str(tally.continued), tally.equal == tally.runs == tally.continued, told)

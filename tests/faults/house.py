@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperllamactl.client import CallError, Client
+from hyperllamactl.protocol import InstanceRow, Instances, Ps, Unload
 from tests.daemon import Daemon, daemon
 from tests.fake_engine import WORDS
 from tests.store.files import gguf_bytes
@@ -30,10 +32,25 @@ def fakes(root: Path, models: Mapping[str, Sequence[str]], *, main: str = "", se
         path = root / f"{name}.gguf"
         metadata = {"general.architecture": "llama", "general.name": name, "llama.context_length": 1 << 20}
         path.write_bytes(gguf_bytes(metadata | {"tokenizer.chat_template": TEMPLATE}, []))
-        keys[name] = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 1 << 20}
+        keys[name] = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 4096, "parallel": 256}
     environ = {"PYTHONPATH": str(Path.cwd())}
     with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=environ) as running:
         yield running
+
+
+def row(running: Daemon, model: str) -> InstanceRow | None:
+    """What `hyperllamactl ps` would show of it, without a process for the asking."""
+    client = Client([str(running.root / "run/admin.sock")], warn=print)
+    rows = client.call(Ps(), Instances).instances
+    return next((row for row in rows if row.name == f"{model}:latest"), None)
+
+
+def unload(running: Daemon, model: str) -> None:
+    """At once, and wait until it is gone; one that is not loaded does no harm."""
+    client = Client([str(running.root / "run/admin.sock")], warn=print)
+    with contextlib.suppress(CallError):
+        for _ in client.stream(Unload(model=model, now=True)):
+            pass
 
 
 def chat(running: Daemon, model: str, words: int, **more: Any) -> Iterator[str]:

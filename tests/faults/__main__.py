@@ -1,0 +1,63 @@
+"""`make faults`: the parts named, or all, at full length or `--short`; each writes its rows to docs/reliability.md.
+
+python -m tests.faults [--short] [PART...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from tests.daemon import daemon
+from tests.faults import continued, crowds, kills, mutants, report, soak
+from tests.faults.report import Row
+from tests.real.conftest import demo_model
+
+Part = Callable[[bool], Row]
+
+
+def _continued(engine: str, full: int, short: bool) -> Row:
+    model = demo_model(engine) | ({"args": ["--threads", "1"]} if engine == "llama_cpp" else {})
+    times = 2 if short else full
+    with daemon({"m": model}, main='[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\n') as running:
+        tally = continued.campaign(running, "m", times, seed=1)
+    return continued.row_of(tally, engine)
+
+
+PARTS: dict[str, Part] = {
+    **{f"kill-{n}": lambda short, v=v: kills.kill_engines(v, 3 if short else 200) for n, v in enumerate(kills.VICTIMS)},
+    "kill-daemon": lambda short: kills.kill_daemon(2 if short else 200),
+    "stop-main": lambda short: kills.stop_engines("the API process", 1 if short else 20, at_once=3 if short else 10),
+    "stop-worker": lambda short: kills.stop_engines("a worker", 1 if short else 20, at_once=3 if short else 10),
+    "patience": lambda short: kills.no_false_kills(1 if short else 5),
+    "hang-ups": lambda short: crowds.hang_ups(60 if short else 1000),
+    "idle": lambda short: crowds.idle(200 if short else 2000),
+    "slow-headers": lambda short: crowds.slow_headers(20 if short else 200, 3 if short else 60),
+    "slow-readers": lambda short: crowds.slow_readers(10 if short else 100, 3 if short else 60),
+    "continued-llama_cpp": partial(_continued, "llama_cpp", 200),
+    "continued-vllm": partial(_continued, "vllm", 5),
+    "continued-max": partial(_continued, "max", 5),
+    "mutants": lambda _: mutants.run(),
+    "soak": lambda short: soak.run(60 if short else 1800),
+}
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--short", action="store_true", help="a few times each, and nothing is written")
+    arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    given = arguments.parse_args()
+    failed = 0
+    for name in given.parts or PARTS:
+        row = PARTS[name](given.short)
+        failed += not row.holds
+        print(f"{'ok ' if row.holds else 'BAD'} {row.what}, {row.count}: {row.seen}", flush=True)
+        if not given.short:
+            report.write([row])
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

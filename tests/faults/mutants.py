@@ -1,0 +1,104 @@
+"""Is the suite awake?  A fix is taken out of a copy of the sources, and the test that belongs to it must fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.faults.report import Row
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Mutant(NamedTuple):
+    what: str  # that is taken out
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = (
+    Mutant(
+        "a stopped process is looked for",
+        "hyperllamad/core/progress.py",
+        "if self._stopped >= limits.stopped:",
+        "if self._stopped >= 1e9 * limits.stopped:",
+        "tests/core/test_progress.py",
+    ),
+    Mutant(
+        "time in which nobody looked does not count",
+        "hyperllamad/core/progress.py",
+        "min(look.at - last.at, self.limits.longest_step)",
+        "look.at - last.at",
+        "tests/core/test_progress.py",
+    ),
+    Mutant(
+        "a token is asked for when the health check is silent",
+        "hyperllamad/supervision/health.py",
+        "if not well or idle >= self._pace.idle:",
+        "if False:",
+        "tests/supervision/test_health.py",
+    ),
+    Mutant(
+        "an answer goes on behind what was said",
+        "hyperllamad/front/resumable.py",
+        '"prompt": [*prompt, *said]',
+        '"prompt": [*prompt]',
+        "tests/faults/test_continued.py",
+    ),
+    Mutant(
+        "an engine that kills each answer comes to an end",
+        "hyperllamad/front/continuation.py",
+        "if not self._begun or self._deaths == MOST:",
+        "if False:",
+        "tests/faults/test_continued.py",
+    ),
+    Mutant(
+        "a slow client is no fault of the engine",
+        "hyperllamad/front/relay.py",
+        "work.waiting = False",
+        "work.waiting = True",
+        "tests/front/test_ollama_stream.py",
+    ),
+    Mutant(
+        "the death of a worker is noticed",
+        "hyperllamad/supervision/vital.py",
+        "watches.cancel_scope.cancel()",
+        "pass",
+        "tests/supervision/test_faults.py",
+    ),
+)
+
+
+def survives(mutant: Mutant) -> bool:
+    """The test passes without the fix: it is asleep."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        for part in ("hyperllamad", "hyperllamactl", "tests", "etc", "docs", "pyproject.toml"):
+            source, target = ROOT / part, Path(scratch, part)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(source, target)
+        file = Path(scratch, mutant.file)
+        text = file.read_text(encoding="utf-8")
+        assert text.count(mutant.old) == 1, f"{mutant.file} holds it {text.count(mutant.old)} times: {mutant.old}"
+        file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not real", mutant.test]
+        environ = os.environ | {"PYTHONPATH": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
+        return (
+            subprocess.run(command, cwd=scratch, env=environ, capture_output=True, check=False, timeout=600).returncode
+            == 0
+        )
+
+
+def run() -> Row:
+    """Every one of them."""
+    asleep = [mutant.what for mutant in MUTANTS if survives(mutant)]
+    told = f"{len(MUTANTS) - len(asleep)} noticed" + (f"; not: {', '.join(asleep)}" if asleep else "")
+    return Row("a fix taken out fails the suite", f"{len(MUTANTS)} fixes", not asleep, told)

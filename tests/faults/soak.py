@@ -1,0 +1,83 @@
+"""Random faults for a long time: does the daemon's memory grow, do its descriptors?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from tests.daemon import eventually
+from tests.faults.crowds import usage
+from tests.faults.house import answer_of, chat, fakes, row, unload
+from tests.faults.kills import everybody, loaded
+from tests.faults.report import Row
+
+SLOW = ("--token-delay", "0.05", "--words", "1000000", "--worker")
+MODELS = {
+    "good": SLOW, "other": SLOW, "dies": (*SLOW, "--exit-after-tokens", "200"),
+    "stalls": (*SLOW, "--stall-after-tokens", "300"), "garbage": ("--garbage",), "half": ("--half-sse",),
+    "broken": ("--exit", "2"), "errors": ("--error-500",),
+}  # fmt: skip
+T95 = 2.0  # Student's t of 95 % both ways, with many samples
+
+
+def run(seconds: float, *, seed: int = 1, warm: float = 0.2) -> Row:
+    """The slopes over all but the first part (`warm`) of the time, each with its 95 % confidence interval.
+
+    Samples are taken every few seconds after a fault has been mended; neighbours are averaged in twenty blocks, because
+    neighbouring samples are not independent of each other.
+    """
+    dice, samples, faults = random.Random(seed), [], 0
+    main = '[fleet]\nmax_loaded_models = 4\nkeep_alive = "20s"\n'
+    with tempfile.TemporaryDirectory() as root, fakes(Path(root), MODELS, main=main) as running:
+        with loaded(running, ["good", "other"], clients=1) as loads:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                faults += 1
+                model = dice.choice(list(MODELS))
+                with contextlib.suppress(AssertionError, OSError, ProcessLookupError):
+                    if model in {"good", "other"}:
+                        seen = row(running, model)
+                        if seen is not None and seen.pid:
+                            victim = dice.choice(everybody(seen.pid) or [seen.pid])
+                            os.kill(victim, dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP]))
+                    elif dice.random() < 0.2:
+                        unload(running, model)
+                    else:
+                        list(chat(running, model, 20))
+                time.sleep(dice.uniform(0.5, 3))
+                samples.append((time.monotonic(), *usage(running)))
+        wrong = sum(len(load.wrong) for load in loads)
+        whole = sum(load.whole for load in loads)
+        eventually(lambda: "".join(chat(running, "good", 5)) == answer_of(5), within=120, what="an answer at the end")
+    kept = [sample for sample in samples if sample[0] >= samples[0][0] + warm * seconds]
+    descriptors, memory = (slope([(at, each[n]) for each in kept for at in [each[0]]]) for n in (1, 2))
+    flat = all(low <= 0 <= high for _, low, high in (descriptors, memory))
+    told = f"memory {_hour(memory, 2**20)} MiB an hour, descriptors {_hour(descriptors, 1)} an hour (95 %); "
+    told += f"{whole} whole answers, {wrong} wrong"
+    return Row("soak with random faults", f"{seconds / 60:.0f} min, {faults} faults", flat and not wrong, told)
+
+
+def slope(points: list[tuple[float, float]], blocks: int = 20) -> tuple[float, float, float]:
+    """(slope, its lower and upper 95 % bound) by least squares over the means of that many blocks, for each second."""
+    size = max(1, len(points) // blocks)
+    means = [
+        (statistics.fmean(x for x, _ in block), statistics.fmean(y for _, y in block))
+        for block in (points[at : at + size] for at in range(0, len(points), size))
+    ]
+    xs, ys = zip(*means, strict=True)
+    fit = statistics.linear_regression(xs, ys)
+    rest = sum((y - fit.slope * x - fit.intercept) ** 2 for x, y in means)
+    spread = sum((x - statistics.fmean(xs)) ** 2 for x in xs)
+    error = T95 * (rest / max(1, len(means) - 2) / spread) ** 0.5
+    return fit.slope, fit.slope - error, fit.slope + error
+
+
+def _hour(found: tuple[float, float, float], unit: float) -> str:
+    middle, low, high = (value * 3600 / unit for value in found)
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
