@@ -84,6 +84,11 @@ zoo: $(VENV)/.installed-dev engines
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench.relay
 
+## Faults in numbers: kill, stop, hang up, leak; some two hours.  Writes the table in docs/reliability.md.  PARTS="soak idle"
+.PHONY: faults
+faults: $(VENV)/.installed-dev engines
+	$(BIN)/python -m tests.faults $(PARTS)
+
 ## Pin the dependencies anew (needs uv).
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \

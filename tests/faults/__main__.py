@@ -13,6 +13,7 @@ from functools import partial
 from tests.daemon import daemon
 from tests.faults import continued, crowds, kills, mutants, report, soak
 from tests.faults.report import Row
+from tests.real import bad_models
 from tests.real.conftest import demo_model
 
 Part = Callable[[bool], Row]
@@ -24,6 +25,12 @@ def _continued(engine: str, full: int, short: bool) -> Row:
     with daemon({"m": model}, main='[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\n') as running:
         tally = continued.campaign(running, "m", times, seed=1)
     return continued.row_of(tally, engine)
+
+
+def _bad_models(short: bool) -> Row:
+    right, tried = bad_models.run("llama_cpp") if short else bad_models.run()
+    holds = right >= tried * bad_models.NEEDED / 30
+    return Row("broken models and settings on the real engines, cause named", str(tried), holds, f"{right} right")
 
 
 PARTS: dict[str, Part] = {
@@ -39,6 +46,7 @@ PARTS: dict[str, Part] = {
     "continued-llama_cpp": partial(_continued, "llama_cpp", 200),
     "continued-vllm": partial(_continued, "vllm", 5),
     "continued-max": partial(_continued, "max", 5),
+    "bad-models": _bad_models,
     "mutants": lambda _: mutants.run(),
     "soak": lambda short: soak.run(60 if short else 1800),
 }

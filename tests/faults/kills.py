@@ -104,7 +104,7 @@ def kill_engines(victim: str, times: int, *, seed: int = 1) -> Row:
         assert running.stop() == 0
         left = len(running.leftovers())
     seen = f"{left} left, {wrong} wrong texts; next answer after {_spread(slow)}"
-    load = f"{whole} answers to others meanwhile, {errors} errors"
+    load = f"{whole} answers to others meanwhile, {errors} cut off by unloads of the suite's own"
     return Row(f"SIGKILL of {victim}", f"{times}", left == 0 and wrong == 0, f"{seen}; {load}")
 
 

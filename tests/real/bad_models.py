@@ -202,8 +202,9 @@ def told(running: Daemon, name: str) -> str:
     return ""
 
 
-def main() -> None:
-    names = [name for name in BAD if not sys.argv[1:] or name.startswith(tuple(sys.argv[1:]))]
+def run(*prefixes: str) -> tuple[int, int]:
+    """(causes named right, tried) of those whose names begin so, or of all; tells each as it goes."""
+    names = [name for name in BAD if not prefixes or name.startswith(prefixes)]
     right = 0
     main = '[fleet]\nrestart_budget = 0\nload_timeout = "400s"\n'
     with tempfile.TemporaryDirectory(prefix="hlbad-") as root, daemon(build(Path(root), names), main=main) as running:
@@ -215,8 +216,9 @@ def main() -> None:
             print(f"{'ok ' if good else 'BAD'} {time.monotonic() - began:6.1f} s  {name:24} {said}", flush=True)
             if not good:
                 print(running.ctl("logs", name, check=False).stdout[-4000:])
-    print(f"{right} of {len(names)} causes named right")
+    return right, len(names)
 
 
 if __name__ == "__main__":
-    main()
+    named, tried = run(*sys.argv[1:])
+    print(f"{named} of {tried} causes named right")

@@ -138,6 +138,7 @@ async def supervised(
     grace: str = "30s",
     engine: EngineTable | None = None,
     meter: Meter | None = None,
+    patience: float = 30,
     **fleet: Any,
 ) -> AsyncIterator[Supervisor]:
     """A running supervisor; afterwards it is closed, and everything of it must end."""
@@ -145,7 +146,7 @@ async def supervised(
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
     settings = msgspec.structs.replace(settings, engine={} if engine is None else {ENGINE.name: engine})
     supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace, meter=meter)
-    with anyio.fail_after(30):
+    with anyio.fail_after(patience):
         async with anyio.create_task_group() as group:
             await group.start(supervisor.run)
             yield supervisor
