@@ -76,12 +76,13 @@ def test_every_vice_is_tried() -> None:
     assert known == {word for vice in VICES for word in vice if word.startswith("--")}
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("state", STATES)
 async def test_it_ends_and_others_are_served(runtime: Path, state: str) -> None:
     reached: Counter[State] = Counter()
     budget = 1 if state == "backoff" else 0
     most = {"max_loaded_models": AT_ONCE + 1, "restart_budget": budget, "stop_timeout": "0.3s"}
-    async with fake.supervised(runtime, patience=120, **most) as supervisor:
+    async with fake.supervised(runtime, patience=200, **most) as supervisor:
         good = fake.model(runtime, "good")
         kept = await supervisor.lease(good).granted()
         limit = anyio.Semaphore(AT_ONCE)
@@ -97,7 +98,7 @@ async def test_it_ends_and_others_are_served(runtime: Path, state: str) -> None:
         assert await ask(kept) == 13
         assert [row.name for row in supervisor.rows()] == ["good:latest"]
     assert sum(reached.values()) == len(VICES)
-    assert reached[STATES[state]] >= len(VICES) // 2, reached
+    assert reached[STATES[state]] >= 5, reached
 
 
 async def _through(supervisor: Supervisor, model: Model, state: str, kill: bool, reached: Counter[State]) -> None:
