@@ -435,14 +435,14 @@ class Supervisor:
                     refused[str(lease.model.name), str(error)] += 1
         for (name, why), count in refused.items():
             log.info("refused: %s", why, extra=fields(model=name, requests=count))
+        if records := self._fleet.records():
+            self._events.add(records, self.name_of, time.time() - self._clock())
         if self.closing or any(_may_free(action) for action in actions):
             self._tidy()
         self._follow_up()
 
     def _follow_up(self) -> None:
-        """Tell what was decided; measure where somebody waits for that; set the clock."""
-        if records := self._fleet.records():
-            self._events.add(records, self.name_of, time.time() - self._clock())
+        """Measure where somebody waits for that; set the clock."""
         wanted = self._fleet.needs_measure or self._accounts.curious
         if wanted and not self._measuring and self._tasks is not None and not self._empty.is_set():
             self._measuring = True

@@ -73,7 +73,7 @@ async def test_what_never_fits_is_refused_with_numbers(runtime: Path) -> None:
         with pytest.raises(NoRoomError, match=r"needs 1\.1 GiB, memory can free 1\.0 GiB"):
             await lease.granted()
         (event,) = supervisor.events.last(100)
-        assert event.record.what == "refused"
+        assert (event.record.what, event.name) == ("refused", "big:latest")
 
 
 async def test_who_waits_for_what_others_hold_starts_once_they_let_go(runtime: Path) -> None:
