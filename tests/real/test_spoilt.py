@@ -70,4 +70,6 @@ def test_spoilt_bodies(served: Daemon, engine: str) -> None:
     assert failed == []
     assert "Paris" in answer(served.url, MODEL)
     assert served.row(MODEL)["restarts"] == 0
-    assert min(seen[200], seen[400]) > ROUNDS, seen
+    few = engine == "max"  # it refuses a format and tools, which the good bodies of most routes ask for
+    assert seen[200] > (1 if few else ROUNDS), seen
+    assert seen[400] > ROUNDS, seen
