@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lib import BOX, MODEL, ask, check, instances, sh
 
-MODELS = "/etc/hyperllama/models.d"
+MODELS, ENGINES = "/etc/hyperllama/models.d", "/etc/hyperllama/engines.d"
 
 
 @check("the package is installed beside the engines, and finds them")
@@ -12,6 +12,8 @@ def _() -> None:
     sh(f"rpm -i {BOX}/rpms/1/hyperllama-0*.noarch.rpm")
     sh("install -d /var/cache/hyperllama && cp -a /opt/caches /var/cache/hyperllama/engines")
     sh("chown -R hyperllama:hyperllama /var/cache/hyperllama")
+    # That Python may look for its own library where it was built.
+    sh(f"for file in {ENGINES}/*.toml; do echo 'env = {{ LD_LIBRARY_PATH = \"/opt/python/lib\" }}' >>$file; done")
     sh("systemctl enable --now hyperllamad")
     assert len(sh("hyperllamactl engine list -q").split()) == 3
 
