@@ -23,7 +23,7 @@ from tests.real.conftest import answer
 from tests.store import hub as hub_module
 from tests.store.hub import PIECE, Hub
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]  # it starts a dozen processes, one after the other
 
 FILE = "SmolLM2-135M-Instruct-Q4_1.gguf"
 NAME = "hf.co/org/demo"
