@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 
@@ -67,7 +68,10 @@ async def remove(rooms: Rooms, command: protocol.EngineRemove, teller: Teller) -
     if len(homes) > 1 and home == rooms.homes.current(engine.name) and not command.force:
         hint = "remove it all the same with --force (`force` on the wire); another one takes its place then"
         raise InUseError(f"{home.id} is the one new instances run in", hint=hint)
+    await rooms.supervisor.leave(home)
     await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True))
+    compiled = rooms.config.paths.cache / "engines" / home.id  # for no other home, not even of the same version
+    await anyio.to_thread.run_sync(partial(shutil.rmtree, compiled, ignore_errors=True))
     return protocol.Done(message=f"{home.id} is removed")
 
 

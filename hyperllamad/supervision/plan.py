@@ -14,6 +14,7 @@ from hyperllamad.engines.base import Engine, Home
 from hyperllamad.engines.homes import Homes
 
 DEVICES = Path("/dev")
+SHORTEST = 2048  # tokens; the shortest context that is planned because a request asks for one
 DEFAULT_CONTEXT = 4096  # tokens; more costs memory that few conversations use
 START_CPU, START_GPU = 2.0, 60.0  # seconds that a first start is thought to take, until it is known
 LOAD_RATE = 500e6  # bytes of weights per second, likewise
@@ -71,8 +72,19 @@ class Planner:
         return Plan(key_of(model, settings), model, settings, home, base.load(home.engine), pinned)
 
     def grow(self, model: Model, context: int) -> None:
-        """Plan at least so many tokens of context for the model's weights from now on; 0 = as configured."""
-        self._grown[model.digest] = context
+        """Plan at least so many tokens of context for the model's weights from now on; 0 = as configured.
+
+        In few lengths, since each is another instance, and MAX compiles every new one for minutes.
+        """
+        self._grown[model.digest] = _length(context)
+
+
+def _length(context: int) -> int:
+    """The next of the lengths that are planned: doublings of SHORTEST; 0 stays 0."""
+    length = SHORTEST if context else 0
+    while length < context:
+        length *= 2
+    return length
 
 
 def resolve(model: Model, config: Config, home: Home) -> Settings:

@@ -40,6 +40,7 @@ class Spare:
         self.where = where
         self.launch = preparation.launch
         self.taken = False
+        self.discarded = False
         self.ended = anyio.Event()  # nobody of it is left
         self.exit = Exit(0)
         self._late = preparation.late
@@ -83,6 +84,7 @@ class Spare:
 
     async def discard(self) -> None:
         """End it, unused."""
+        self.discarded = True
         self.child.kill()
         await self.ended.wait()
 
@@ -195,6 +197,11 @@ class Spares:
         spare.taken = True
         return spare
 
+    async def drop(self, home: Home) -> None:
+        """End the one of `home`, which is about to go away."""
+        if spare := self._spares.pop(home.id, None):
+            await spare.discard()
+
     @property
     def guards(self) -> dict[str, int]:
         """By home id, the guards above those that wait: their memory is ours too."""
@@ -242,7 +249,9 @@ class Spares:
                     del self._spares[spare.home.id]
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(_remove, spare.where)
-        if not spare.taken:  # it is tried again after the next start of an engine, not now: it would fail again
+        if (
+            not spare.taken and not spare.discarded
+        ):  # it is tried again after the next start of an engine, not now: it would fail again
             log.warning("a prepared process has ended by itself: %s", spare.why(), extra=fields(home=spare.home.id))
 
 

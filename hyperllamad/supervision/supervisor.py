@@ -27,6 +27,7 @@ from hyperllamad.core.models import HOST, Key, Model, Placement, Settings, Terms
 from hyperllamad.core.names import ModelName
 from hyperllamad.core.placement import Answer, Question
 from hyperllamad.engines import host
+from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import Homes
 from hyperllamad.supervision import adoption, cgroups, memory, orphans, rows
 from hyperllamad.supervision.accounts import Accounts
@@ -272,6 +273,10 @@ class Supervisor:
         guards = self._spares.guards
         sizes = rows.MemoryMeter().sizes(list(guards.values()))
         return {home: sizes.get(guard, 0) for home, guard in guards.items()}
+
+    async def leave(self, home: Home) -> None:
+        """Keep nothing prepared in a home that is about to be removed."""
+        await self._spares.drop(home)
 
     def plan_load(self, model: Model) -> tuple[Question, Answer, Terms]:
         """What would be decided if the model were asked for now; changes nothing.  Raises NoEngineError."""

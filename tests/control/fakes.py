@@ -140,6 +140,7 @@ class FakeSupervisor:
         self.unloaded: list[tuple[str, bool]] = []
         self.unloading = anyio.Event()
         self.retried: list[str] = []
+        self.left: list[str] = []  # homes in which nothing is to be prepared any more
 
     def show(self, of: Model, state: State, **fields: object) -> None:
         """The instance of that model is in `state` now, and whoever watches hears of it."""
@@ -168,6 +169,9 @@ class FakeSupervisor:
 
     def retry(self, of: Model) -> None:
         self.retried.append(str(of.name))
+
+    async def leave(self, home: Home) -> None:
+        self.left.append(home.id)
 
     def prepared(self) -> dict[str, int]:
         return {"vllm-0.33.0-cuda": 812_000_000}

@@ -407,6 +407,16 @@ async def test_engine_remove_takes_the_only_home(door: Door) -> None:
     assert not (door.engines / "vllm-1-cpu").exists()
 
 
+async def test_what_a_removed_engine_compiled_goes_with_it(door: Door) -> None:
+    make_home(door.engines, "vllm-2-cpu")
+    compiled = door.rooms.config.paths.cache / "engines"
+    for home in ("vllm-2-cpu", "vllm-3-cpu"):
+        (compiled / home / "torch").mkdir(parents=True)
+    assert isinstance((await door.call(protocol.EngineRemove(name="vllm"))).last, Done)
+    assert [path.name for path in compiled.iterdir()] == ["vllm-3-cpu"]
+    assert door.supervisor.left == ["vllm-2-cpu"]
+
+
 async def test_engine_remove_refuses_while_something_runs_in_it(door: Door) -> None:
     make_home(door.engines, "llama_cpp-1-cpu")
     door.supervisor.show(SMOL, State.READY)

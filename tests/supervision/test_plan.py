@@ -120,3 +120,25 @@ def test_models_at_once(
         (tmp_path / f"nvidia{number}").touch()
     (tmp_path / "nvidiactl").touch()
     assert plan.models_at_once(fake.configuration(runtime, max_loaded_models=stated)) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "planned"),
+    [
+        (0, 131072, 4096),
+        (1, 131072, 4096),
+        (4097, 131072, 8192),
+        (8192, 131072, 8192),
+        (8193, 131072, 16384),
+        (60000, 131072, 65536),
+        (60000, 0, 65536),
+        (60000, 40960, 40960),
+    ],
+)
+def test_requests_for_longer_contexts_lead_to_few_lengths(
+    config: Config, runtime: Path, asked: int, trained: int, planned: int
+) -> None:
+    planner = plan.Planner(config, fake.FakeHomes(runtime))
+    model = fake.model(runtime, "m", context_length=trained)
+    planner.grow(model, asked)
+    assert planner.plan(model).settings.context == planned

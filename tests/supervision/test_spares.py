@@ -156,6 +156,18 @@ async def test_a_model_with_limits_of_its_own_gets_none(runtime: Path) -> None:
         await spare.discard()
 
 
+async def test_one_whose_home_goes_away_is_ended_without_a_word(
+    runtime: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        pid = await prepared(supervisor)
+        await supervisor.leave(fake.HOME)
+        assert not Path(f"/proc/{pid}").exists()
+        await supervisor.leave(fake.HOME)  # there is none any more
+        assert supervisor.prepared() == {}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.mark.parametrize(
     ("argv", "env", "serves"),
     [
