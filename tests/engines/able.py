@@ -22,10 +22,10 @@ def gguf(root: Path, template: str = TEMPLATE) -> Path:
     return made
 
 
-def directory(root: Path) -> Path:
+def directory(root: Path, template: str = TEMPLATE) -> Path:
     """The demo model's directory with the template in it: `root`."""
     demo = next(path.parent for path in INSTALLED.models.rglob("config.json"))
     for path in demo.iterdir():
         (root / path.name).symlink_to(path)
-    (root / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    (root / "chat_template.jinja").write_text(template, encoding="utf-8")
     return root

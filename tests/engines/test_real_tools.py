@@ -1,6 +1,7 @@
 """Tool calls and thoughts of a real model through the real engines' own parsers.
 
-The demo model has neither in its chat template, so it is given one whose examples it copies: see able.py.
+The demo model has neither in its chat template, so it is given one whose examples it copies: see able.py.  On llama.cpp
+it then calls by itself.  On vLLM, which holds no call that was not asked for to a grammar, its calls are asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tests.engines.running import Running, running
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 NAME = ModelName.parse("caller")
+CALLS_ONLY = (Path(__file__).parent / "tools.jinja").read_text(encoding="utf-8")
 
 
 def tool(name: str, argument: str) -> dict[str, Any]:
@@ -46,17 +48,6 @@ def calls(engine: Running, **asked: Any) -> list[dict[str, Any]]:
     return [call["function"] for call in message(engine, **asked).get("tool_calls") or ()]
 
 
-def check_calls(engine: Running) -> None:
-    (call,) = calls(engine)
-    assert (call["name"], arguments(call, "city")) == ("get_weather", True), "by itself"
-    (call,) = calls(engine, tool_choice=TIME)
-    assert (call["name"], arguments(call, "zone")) == ("get_time", True)
-    assert {(call["name"], arguments(call, "city")) for call in calls(engine, tool_choice="required")} == {
-        ("get_weather", True)
-    }
-    assert calls(engine, tool_choice="none", max_tokens=20) == []
-
-
 def check_thoughts(engine: Running) -> None:
     asked = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "tools": None}
     said = message(engine, **asked)
@@ -67,14 +58,24 @@ def check_thoughts(engine: Running) -> None:
     assert "Paris" in said["content"]
 
 
-def test_vllm_is_told_its_parsers(tmp_path: Path) -> None:
+def test_vllm_is_told_the_parser_of_thoughts(tmp_path: Path) -> None:
     model = inspect(NAME, locate(able.directory(tmp_path)))
     assert {Capability.TOOLS, Capability.THINKING} <= model.capabilities
-    ways = families.find(model)
-    assert (ways.vllm_tools, ways.vllm_reasoning) == ("hermes", "qwen3")
+    assert families.find(model).vllm_reasoning == "qwen3"
     with running("vllm", model) as engine:
         check_thoughts(engine)
-        check_calls(engine)
+
+
+def test_vllm_is_told_the_parser_of_calls_and_calls_what_it_must(tmp_path: Path) -> None:
+    model = inspect(NAME, locate(able.directory(tmp_path, CALLS_ONLY)))
+    assert Capability.TOOLS in model.capabilities
+    assert families.find(model).vllm_tools == "hermes"
+    with running("vllm", model) as engine:
+        (call,) = calls(engine, tool_choice=TIME)
+        assert (call["name"], arguments(call, "zone")) == ("get_time", True)
+        (call,) = calls(engine, tool_choice="required")
+        assert (call["name"], arguments(call, "city")) == ("get_weather", True)
+        assert calls(engine, tool_choice="none") == []
 
 
 def test_llama_cpp_finds_both_in_the_template(tmp_path: Path) -> None:
@@ -82,7 +83,13 @@ def test_llama_cpp_finds_both_in_the_template(tmp_path: Path) -> None:
     assert {Capability.TOOLS, Capability.THINKING} <= model.capabilities
     with running("llama_cpp", model) as engine:
         check_thoughts(engine)
-        check_calls(engine)
+        (call,) = calls(engine)
+        assert (call["name"], arguments(call, "city")) == ("get_weather", True), "by itself"
+        (call,) = calls(engine, tool_choice=TIME)
+        assert (call["name"], arguments(call, "zone")) == ("get_time", True)
+        made = {(call["name"], arguments(call, "city")) for call in calls(engine, tool_choice="required")}
+        assert made == {("get_weather", True)}
+        assert calls(engine, tool_choice="none", max_tokens=20) == []
 
 
 def arguments(call: dict[str, Any], name: str) -> bool:
