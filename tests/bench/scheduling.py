@@ -20,7 +20,7 @@ from tests.daemon import Daemon, daemon
 from tests.store.tiny_llama import TinyLlama
 
 ROUNDS = 200  # requests of which times are reported
-HEAVY = 500  # requests of the heavy client, all at once
+HEAVY = 500  # requests that the heavy client has open all the time
 LONG = {"num_predict": 100, "temperature": 0}
 SHORT = {"num_predict": 1, "temperature": 0}
 
@@ -73,14 +73,20 @@ async def hot_model(running: Daemon) -> tuple[list[float], list[float]]:
     return alone, disturbed
 
 
+async def keep_asking(session: aiohttp.ClientSession) -> None:
+    while True:
+        await generate(session, "shared", LONG)
+
+
 async def light_client(running: Daemon) -> tuple[list[float], list[float]]:
+    """Measured once the crowd has come: its arrival is a burst of parsing, not a queue."""
     async with client(running, "127.0.0.3") as light, client(running, "127.0.0.4") as heavy:
         await generate(light, "shared", SHORT)
         alone = await times(light, "shared")
-        crowd = [asyncio.create_task(generate(heavy, "shared", LONG)) for _ in range(HEAVY)]
+        crowd = [asyncio.create_task(keep_asking(heavy)) for _ in range(HEAVY)]
+        while (await asyncio.to_thread(running.row, "shared"))["waiting"] < HEAVY * 9 // 10:
+            await asyncio.sleep(0.2)
         crowded = await times(light, "shared")
-        left = sum(not one.done() for one in crowd)
-        print(f"(of the heavy client's {HEAVY} requests {left} were still open at the end)")
         for one in crowd:
             one.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
@@ -103,7 +109,7 @@ def main() -> None:
         with daemon(models, main='[fleet]\nmax_loaded_models = 2\nkeep_alive = "-1"\npinned = ["hot"]\n') as running:
             found = asyncio.run(hot_model(running))
             print(f"{running.ctl('events', '-n', '1000').stdout.count(' evicted ')} evictions meanwhile")
-        with daemon(models) as running:
+        with daemon(models, main="[fleet]\nmax_queue = 600\n") as running:
             shared = asyncio.run(light_client(running))
     print("time to first token      alone     beside  ratio")
     show("hot model", *found)
