@@ -165,6 +165,16 @@ async def test_no_engine_is_granted(house: OpenHouse, refusal: Any, status: int,
         await h.wait_idle()
 
 
+async def test_a_full_queue_says_when_to_come_again(house: OpenHouse) -> None:
+    async with house(by_path({})) as h:
+        for refusal, header in ((BusyError(retry_after=2.3), "3"), (BusyError(), None)):
+            h.supervisor.refusal = refusal
+            for path in ("/api/chat", "/v1/chat/completions"):
+                reply = await h.client.post(path, ASK)
+                assert (reply.status, reply.header("retry-after")) == (503, header)
+        await h.wait_idle()
+
+
 async def test_a_fault_of_ours_is_told_as_one(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     async with house(by_path({CHAT: Stream([chat_event("a"), *short_chat("b")])})) as h:
         monkeypatch.setattr("hyperllamad.front.ollama_bodies.chat", lambda *_: 1 / 0)
