@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,9 +60,12 @@ def chat(running: Daemon, model: str, words: int, **more: Any) -> Iterator[str]:
     messages = [{"role": "user", "content": "count"}]
     body = {"model": model, "messages": messages, "options": options, **more}
     request = urllib.request.Request(f"{running.url}/api/chat", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        for line in reply:
-            event = json.loads(line)
-            if "error" in event:
-                raise AssertionError(event["error"])
-            yield event["message"]["content"]
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            for line in reply:
+                event = json.loads(line)
+                if "error" in event:
+                    raise AssertionError(event["error"])
+                yield event["message"]["content"]
+    except urllib.error.HTTPError as refusal:
+        raise AssertionError(refusal.read().decode(errors="replace")) from refusal

@@ -28,7 +28,8 @@ class Load(threading.Thread):
     def __init__(self, running: Daemon, model: str) -> None:
         super().__init__(daemon=True)
         self.running, self.model = running, model
-        self.whole = self.errors = 0
+        self.whole = self.errors = self.cut = 0
+        self.last = ""
         self.wrong: list[str] = []
         self.over = threading.Event()
 
@@ -36,8 +37,11 @@ class Load(threading.Thread):
         while not self.over.is_set():
             try:
                 text = "".join(chat(self.running, self.model, 60))
-            except (AssertionError, OSError):
-                self.errors += 1
+            except (AssertionError, OSError) as failure:
+                own = "unloaded" in str(failure)  # the suite's own unloads, between two kills
+                self.errors += not own
+                self.cut += own
+                self.last = self.last if own else str(failure)
                 self.over.wait(0.05)
                 continue
             self.whole += 1
@@ -104,7 +108,9 @@ def kill_engines(victim: str, times: int, *, seed: int = 1) -> Row:
         assert running.stop() == 0
         left = len(running.leftovers())
     seen = f"{left} left, {wrong} wrong texts; next answer after {_spread(slow)}"
-    load = f"{whole} answers to others meanwhile, {errors} cut off by unloads of the suite's own"
+    cut = sum(load.cut for load in loads)
+    load = f"{whole} answers to others meanwhile, {errors} errors, {cut} cut off by the suite's own unloads"
+    load += "".join({f"; {load.last}" for load in loads if load.last})
     return Row(f"SIGKILL of {victim}", f"{times}", left == 0 and wrong == 0, f"{seen}; {load}")
 
 
