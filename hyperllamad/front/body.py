@@ -124,14 +124,16 @@ def _parse(raw: bytes) -> Any:
 
 def _value(raw: bytes) -> Any:
     try:
-        return _decode(raw)
+        if _LONG.search(raw) is None:
+            return _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         if not raw.strip(b" \t\r\n"):
             raise BadRequestError("missing request body") from None
-        first = raw[: gosyntax.value_end(raw)]
-    # Sound JSON that msgspec refused: bytes behind it, or text that is not Unicode, which Go mends.
+    first = raw[: gosyntax.value_end(raw)]
+    # Sound JSON that msgspec refused or reads otherwise than Go: bytes behind it, text that is not Unicode (which Go
+    # mends), a whole number that no float64 holds.
     text = _ESCAPE.sub(_mend, first.decode(errors="replace"))
-    return json.loads(text, parse_float=_finite)
+    return json.loads(text, parse_float=_finite, parse_int=_whole)
 
 
 def _not_too_deep(value: Any, raw: bytes) -> Any:
@@ -150,6 +152,15 @@ def _not_too_deep(value: Any, raw: bytes) -> Any:
 
 def _children(node: Any) -> Iterable[Any]:
     return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+# As many digits as a number beyond every float64 has.  They may as well stand in a text, and then cost only time.
+_LONG = re.compile(rb"[0-9]{309}")
+
+
+def _whole(literal: str) -> int:
+    _finite(literal)
+    return int(literal)
 
 
 def _finite(literal: str) -> float:

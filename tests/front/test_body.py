@@ -249,3 +249,13 @@ def test_syntax_agrees_with_msgspec(value: Any, where: float, noise: bytes, how:
 def test_the_random_test_saw_every_kind() -> None:
     if SEEN:  # it may run alone
         assert min(SEEN[kind] for kind in ("sound", "trailing", "eof", "syntax")) >= 5, SEEN
+
+
+@pytest.mark.parametrize("digits", [309, 400, 5000])
+def test_a_whole_number_no_float_holds_is_refused_as_by_go(digits: int) -> None:
+    number = "1" + "0" * digits
+    for text in (f'{{"options": {{"stop": [{number}]}}}}', f'{{"top_logprobs": -{number}}}'):
+        with pytest.raises(BadRequestError, match=r"json: cannot unmarshal number -?10+ into Go value of type float64"):
+            read(text.encode(), CHAT)
+    said = read(f'{{"messages": [{{"content": "{number}"}}]}}'.encode(), CHAT).messages[0].content
+    assert said == number, "digits in a text are a text"

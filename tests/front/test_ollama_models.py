@@ -169,7 +169,7 @@ def test_moments_are_written_as_go_does() -> None:
         assert gotime.utc(second * 10**9 + ns) == b"2026-11-21T19:29:36" + tail.encode()
 
 
-@pytest.mark.parametrize("keep_alive", [1e300, 10**400, -1, 9e9])
+@pytest.mark.parametrize("keep_alive", [1e300, -1, 9e9])
 async def test_a_model_that_stays_longer_than_years_can_say_is_shown(house: OpenHouse, keep_alive: float) -> None:
     async with house(lambda _: Stream(short_chat("a"))) as h:
         await h.client.post("/api/generate", {"model": "m", "keep_alive": keep_alive})
