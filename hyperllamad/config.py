@@ -68,6 +68,7 @@ class FleetTable(_Table, frozen=True, kw_only=True):
     load_timeout: str = "15m"
     stop_timeout: str = "10s"
     restart_budget: int = 3
+    capture_stacks: bool = False
     adopt_within: str = "0"
     preload: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Limits, Placement
 from hyperllamad.engines import causes
 from hyperllamad.engines.base import Host, Launch, Place
-from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, vital
+from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, stacks, vital
 from hyperllamad.supervision.adoption import Foundling
 from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
@@ -88,6 +88,7 @@ class Life:
         self.upstream: Upstream | None = None  # once ready
         self._ring = ring
         self._paths = config.paths
+        self._capture_stacks = config.fleet.capture_stacks
         self._patience = config.fleet.adopt_within_seconds
         self._host = host
         self._delegation = delegation
@@ -298,6 +299,9 @@ class Life:
 
     async def _watch_health(self, upstream: Upstream) -> None:
         why = await Health(upstream, self._processes, self._pace).wait_sick()
+        if self._capture_stacks and not self._asked:
+            for line in await anyio.to_thread.run_sync(lambda: list(stacks.of(self._processes()))):
+                self._heard(line)
         if not self._asked:
             self._log(logging.WARNING, why)
             self._sicken(f"{self.plan.engine.title} {why}")

@@ -14,6 +14,7 @@ import pytest
 
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
+from hyperllamad.core.names import ModelName
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.activity import Meter
 from hyperllamad.supervision.supervisor import Supervisor
@@ -221,3 +222,21 @@ async def test_what_processes_do_is_told_apart(runtime: Path) -> None:
         await wait_for(lambda: not meter.read([pid]).stopped)
         assert (idle.computing, idle.stopped) == (False, False)
         assert (busy.computing, busy.stopped) == (True, False)
+
+
+async def test_where_a_stuck_one_stood_is_in_its_log(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = runtime / "py-spy"
+    spy.write_text('#!/bin/sh\necho "Process $3"\necho "    wait (fake.py:1)"\n')
+    spy.chmod(0o755)
+    monkeypatch.setenv("PATH", str(runtime), prepend=":")
+    async with fake.supervised(runtime, capture_stacks=True) as supervisor:
+        upstream = await supervisor.lease(fake.model(runtime, "m")).granted()
+        pid = supervisor.rows()[0].pid
+        stop_main(supervisor)
+        await upstream.died.wait()
+        ring = supervisor.logs(ModelName.parse("m"))
+        assert ring is not None
+        said = ring.last(100)
+    assert any(line.startswith(f"stuck: process {pid}: ") and "state T" in line for line in said), said
+    assert f"stuck: Process {pid}" in said
+    assert "stuck:     wait (fake.py:1)" in said
