@@ -83,6 +83,10 @@ class Ledger:
         """Nobody of the instance is left; its memory is credited once it is measured free."""
         reservation.ended_at = self._moved_at = now
         self.live.remove(reservation)
+        if not reservation.taken:  # it was never measured: it may have taken all of it
+            reservation.taken = {
+                share.device: reservation.bytes(share.device) for share in reservation.placement.shares
+            }
         if reservation.placement.bytes:
             self.ended.append(reservation)
 

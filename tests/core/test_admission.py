@@ -1,0 +1,149 @@
+"""Rules of the fleet about memory, by example: pinned models, lone starts, measurements when they matter."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperllamad.core.actions import Do, Grant, Refuse
+from hyperllamad.core.admission import Rules
+from hyperllamad.core.errors import NoRoomError
+from hyperllamad.core.fleet import Fleet
+from hyperllamad.core.instance import Effect, Fact, State
+from hyperllamad.core.ledger import COMES_BACK, FRESH, Measured
+from hyperllamad.core.models import Device, Key, Need, Terms
+from tests.core.stage import A, B, C
+
+
+class Machine:
+    """A fleet over one GPU of 100 bytes, whose children take at once what they were given."""
+
+    def __init__(self, **rules: int) -> None:
+        self.fleet = Fleet(
+            max_models=4,
+            keep_alive=1e9,
+            max_queue=9,
+            load_timeout=900,
+            stop_timeout=10,
+            drain_timeout=900,
+            restart_budget=2,
+            rules=Rules(measured=True, **rules),  # type: ignore[arg-type]
+        )
+        self.now = 100.0
+        self.lease = 0
+        self.taken: dict[Key, int] = {}
+        self.held_by_others = 0
+        self.errors: list[str] = []
+
+    def do(self, actions: list[object]) -> str:
+        """What was started, told to go or sleep, granted and refused, one letter of a key each."""
+        words = []
+        for action in actions:
+            match action:
+                case Do(key, Effect.SPAWN):
+                    placement = self.fleet.placement(key)
+                    assert placement is not None
+                    self.taken[key] = placement.bytes
+                    words.append(f"spawn {key.digest[0]}")
+                case Do(key, effect) if effect is not Effect.CUT:
+                    words.append(f"{effect.name.lower()} {key.digest[0]}")
+                case Grant(_, key):
+                    words.append(f"grant {key.digest[0]}")
+                case Refuse(_, error):
+                    assert isinstance(error, NoRoomError)
+                    self.errors.append(error.message)
+                    words.append("refuse")
+        return ", ".join(words)
+
+    def measure(self) -> str:
+        free = 100 - self.held_by_others - sum(self.taken.values())
+        taken = {key: {"gpu": count} for key, count in self.taken.items()}
+        return self.do(self.fleet.measure(Measured(self.now, (Device("gpu", 0, 100, free),), taken), self.now))
+
+    def want(self, key: Key, size: int, **terms: object) -> str:
+        self.lease += 1
+        need = Need(size, exclusive_start=bool(terms.pop("alone", False)), asleep=2)
+        known = Terms(need, gpu=True, **terms)  # type: ignore[arg-type]
+        told = self.do(self.fleet.want(self.lease, key, self.now, keep_alive=None, terms=known))
+        return ", ".join(filter(None, (told, self.measure() if self.fleet.needs_measure else "")))
+
+    def load(self, key: Key, size: int, **terms: object) -> None:
+        assert self.want(key, size, **terms) == f"spawn {key.digest[0]}"
+        assert self.report(key, Fact.READY) == f"grant {key.digest[0]}"
+        self.do(self.fleet.release(self.lease, self.now))
+        self.now += 1
+
+    def report(self, key: Key, fact: Fact) -> str:
+        if fact is Fact.EXITED:
+            del self.taken[key]
+        return self.do(self.fleet.report(key, fact, self.now))
+
+    def state(self, key: Key) -> State | None:
+        return next((view.state for view in self.fleet.views(self.now) if view.key == key), None)
+
+
+def test_a_pinned_model_is_never_sent_away() -> None:
+    machine = Machine()
+    machine.load(A, 60, pinned=True)
+    machine.load(B, 30)
+    assert machine.want(C, 35) == "term b"
+    assert machine.state(A) is State.READY
+    assert machine.report(B, Fact.EXITED) == ""
+    assert machine.measure() == "spawn c"
+    assert machine.want(B, 50) == "refuse"
+    assert machine.errors == ["the model needs 0 MiB, GPU 0 can free 0 MiB (1 pinned)"]
+
+
+def test_who_sizes_itself_by_what_is_free_starts_alone() -> None:
+    machine = Machine()
+    assert machine.want(A, 30, alone=True) == "spawn a"
+    assert machine.want(B, 30) == ""
+    assert machine.report(A, Fact.READY) == "grant a, spawn b"
+    assert machine.want(C, 30) == "spawn c", "those who are told their size start beside each other"
+
+
+def test_nobody_is_placed_by_an_old_measurement() -> None:
+    machine = Machine()
+    machine.load(A, 30)
+    machine.now += FRESH + 1
+    machine.held_by_others = 60
+    machine.lease += 1
+    terms = Terms(Need(50), gpu=True)
+    assert machine.fleet.want(machine.lease, B, machine.now, keep_alive=None, terms=terms) == []
+    assert machine.fleet.needs_measure
+    assert machine.measure() == "refuse"
+
+
+def test_memory_is_credited_when_it_is_measured_free() -> None:
+    machine = Machine()
+    machine.load(A, 60)
+    assert machine.want(B, 60) == "term a"
+    assert machine.report(A, Fact.EXITED) == ""
+    machine.held_by_others = 60  # the driver has not noticed yet
+    assert machine.measure() == ""
+    machine.now += 1
+    machine.held_by_others = 0
+    assert machine.measure() == "spawn b"
+
+
+def test_memory_that_never_comes_back_is_somebody_elses() -> None:
+    machine = Machine()
+    machine.load(A, 60)
+    machine.want(B, 60)
+    machine.report(A, Fact.EXITED)
+    machine.held_by_others = 60  # a process that is stuck in the driver
+    assert machine.measure() == ""
+    machine.now += COMES_BACK + 1
+    assert machine.measure() == "refuse"
+
+
+@pytest.mark.parametrize(("memory", "told"), [(60, "sleep a"), (59, "term a")])
+def test_eviction_prefers_sleep_while_host_memory_lasts(memory: int, told: str) -> None:
+    machine = Machine(sleep_memory=memory)
+    machine.load(A, 60, sleep_levels=(1,))
+    assert machine.want(B, 60) == told
+
+
+def test_what_is_left_alone_of_a_gpu_is_not_given() -> None:
+    machine = Machine(gpu_overhead=30)
+    assert machine.want(A, 71) == "refuse"
+    assert machine.want(B, 70) == "spawn b"
