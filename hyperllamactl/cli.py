@@ -82,21 +82,25 @@ def build_parser() -> tuple[argparse.ArgumentParser, Leaves]:
     parser.add_argument("--socket", default="", metavar="PATH", help="where hyperllamad listens ($HYPERLLAMA_SOCKET)")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     tree = _Tree(parser, {})
-    _add_models(tree)
+    _add_running(tree)
+    _add_store(tree)
+    _add_daemon(tree)
+    _add_decisions(tree)
     _add_engines(tree)
     _add_keys(tree)
     return parser, tree.leaves
 
 
-def _add_models(tree: _Tree) -> None:
-    names = "print names only"
-    silent = "show no progress"
-    tree.add("ps", protocol.Ps, commands.ps, quiet=names, examples=["ps", "ps --json", "ps -q"])
+NAMES, SILENT = "print names only", "show no progress"  # what --quiet means
+
+
+def _add_running(tree: _Tree) -> None:
+    tree.add("ps", protocol.Ps, commands.ps, quiet=NAMES, examples=["ps", "ps --json", "ps -q"])
     load = tree.add(
         "load",
         protocol.Load,
         commands.load,
-        quiet=silent,
+        quiet=SILENT,
         examples=["load smollm2:135m", "load llama3.2:3b --keep-alive 1h", "load llama3.2:3b --keep-alive -1"],
     )
     load.add_argument("model", metavar="MODEL")
@@ -106,19 +110,22 @@ def _add_models(tree: _Tree) -> None:
         metavar="TIME",
         help="how long it stays without requests: 10m, 90, -1 = for ever",
     )
-    warm = tree.add("warm", protocol.Warm, commands.warm, quiet=silent, examples=["warm llama3.2:3b"])
+    warm = tree.add("warm", protocol.Warm, commands.warm, quiet=SILENT, examples=["warm llama3.2:3b"])
     warm.add_argument("model", metavar="MODEL")
     unload = tree.add(
         "unload",
         protocol.Unload,
         commands.unload,
-        quiet=silent,
+        quiet=SILENT,
         examples=["unload smollm2:135m", "unload smollm2:135m --now"],
     )
     unload.add_argument("model", metavar="MODEL")
     unload.add_argument("--now", action="store_true", help="cut off requests that are being answered")
+
+
+def _add_store(tree: _Tree) -> None:
     tree.add(
-        "list", protocol.List, commands.models, alias=["ls"], quiet=names, examples=["list", "ls -q", "list --json"]
+        "list", protocol.List, commands.models, alias=["ls"], quiet=NAMES, examples=["list", "ls -q", "list --json"]
     )
     show = tree.add("show", protocol.Show, commands.show, examples=["show smollm2:135m", "show smollm2:135m --json"])
     show.add_argument("model", metavar="MODEL")
@@ -126,43 +133,49 @@ def _add_models(tree: _Tree) -> None:
         "pull",
         protocol.Pull,
         store.pull,
-        quiet=silent,
+        quiet=SILENT,
         examples=["pull qwen3:8b", "pull hf.co/Qwen/Qwen3-8B-GGUF:Q4_K_M"],
     )
     pull.add_argument("model", metavar="MODEL")
-    remove = tree.add("rm", protocol.Remove, store.remove, quiet=silent, examples=["rm qwen3:8b"])
+    remove = tree.add("rm", protocol.Remove, store.remove, quiet=SILENT, examples=["rm qwen3:8b"])
     remove.add_argument("model", metavar="MODEL")
-    copy = tree.add("cp", protocol.Copy, store.copy, quiet=silent, examples=["cp qwen3:8b mine"])
+    copy = tree.add("cp", protocol.Copy, store.copy, quiet=SILENT, examples=["cp qwen3:8b mine"])
     copy.add_argument("source", metavar="SOURCE")
     copy.add_argument("destination", metavar="NAME")
     create = tree.add(
         "create",
         protocol.Create,
         store.create,
-        quiet=silent,
+        quiet=SILENT,
         examples=["create mario -f Modelfile", "create mine -f -"],
     )
     create.add_argument("model", metavar="NAME")
     create.add_argument("-f", "--file", default="Modelfile", metavar="PATH", help="the Modelfile; - = standard input")
     garbage = tree.add("gc", protocol.CollectGarbage, store.collect_garbage, examples=["gc --dry-run", "gc"])
     garbage.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+
+
+def _add_daemon(tree: _Tree) -> None:
     tree.add("info", protocol.Info, machine.info, examples=["info", "info --json"])
     recommend = tree.add(
         "recommend",
         protocol.Recommend,
         machine.recommend,
-        quiet=names,
+        quiet=NAMES,
         examples=["recommend", "recommend qwen3:8b", "recommend --all"],
     )
     recommend.add_argument("model", metavar="MODEL", nargs="?", help="in which of its kinds to take this one")
     recommend.add_argument("--all", action="store_true", help="also what does not fit")
     tree.add("status", protocol.Status, commands.status, examples=["status", "status --json"])
-    tree.add("reload", protocol.Reload, commands.reload, quiet=silent, examples=["reload", "reload -q"])
+    tree.add("reload", protocol.Reload, commands.reload, quiet=SILENT, examples=["reload", "reload -q"])
     logs = tree.add("logs", protocol.Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
     logs.add_argument("model", metavar="MODEL")
     logs.add_argument("-n", "--lines", type=_count, default=100, metavar="N", help="how many lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep printing until Ctrl-C")
     tree.add("watch", protocol.Watch, commands.watch, examples=["watch", "watch --json"])
+
+
+def _add_decisions(tree: _Tree) -> None:
     why = tree.add("why", protocol.Why, decisions.why, examples=["why smollm2:135m", "why smollm2:135m --json"])
     why.add_argument("model", metavar="MODEL")
     plan = tree.group("plan", "Say what a command would do, and change nothing.", ["plan load llama3.2:3b"])
@@ -190,14 +203,14 @@ def _add_engines(tree: _Tree) -> None:
         "install",
         protocol.EngineInstall,
         commands.engine_install,
-        quiet="show no progress",
+        quiet=SILENT,
         examples=["engine install llama_cpp", "engine install vllm --variant cuda"],
     )
     remove = engine.add(
         "remove",
         protocol.EngineRemove,
         commands.engine_remove,
-        quiet="show no progress",
+        quiet=SILENT,
         examples=["engine remove max", "engine remove vllm --version 0.32.0 --variant cpu"],
     )
     for parser in (install, remove):
