@@ -141,7 +141,8 @@ class ScriptedEngine:
 async def running(script: Script, path: Path) -> AsyncIterator[ScriptedEngine]:
     """The engine, listening on `path`."""
     engine = ScriptedEngine(script)
-    server = await asyncio.start_unix_server(engine.handle, str(path))
+    # As many as `n` may be ask at once; a socket whose queue is full is an engine that has gone, to whoever connects.
+    server = await asyncio.start_unix_server(engine.handle, str(path), backlog=512)
     try:
         yield engine
     finally:
