@@ -113,6 +113,14 @@ def test_nobody_is_placed_by_an_old_measurement() -> None:
     assert machine.measure() == "refuse"
 
 
+def test_nobody_is_refused_by_a_measurement_that_is_older_than_his_request() -> None:
+    machine = Machine()
+    machine.held_by_others = 60
+    machine.load(A, 30)
+    machine.held_by_others = 0
+    assert machine.want(B, 50) == "spawn b", "it is fresh enough to be placed by, but not to be refused by"
+
+
 def test_memory_is_credited_when_it_is_measured_free() -> None:
     machine = Machine()
     machine.load(A, 60)
