@@ -61,6 +61,7 @@ class Ledger:
         """`gpu_overhead`: bytes of every GPU that are left alone."""
         self.retune(gpu_overhead=gpu_overhead)
         self._began: float | None = None  # of the last measurement
+        self._moved = False  # nobody has measured since then
         self._moved_at = 0.0  # when memory was last given up, so that what was measured before is not true any more
         self._others: dict[str, int] = {}  # bytes by device that were not ours when nobody's memory was missing
         self.devices: dict[str, Device] = {}
@@ -82,6 +83,7 @@ class Ledger:
     def end(self, reservation: Reservation, now: float) -> None:
         """Nobody of the instance is left; its memory is credited once it is measured free."""
         reservation.ended_at = self._moved_at = now
+        self._moved = True
         self.live.remove(reservation)
         if not reservation.taken:  # it was never measured: it may have taken all of it
             reservation.taken = {
@@ -102,6 +104,7 @@ class Ledger:
     def measure(self, measured: Measured, now: float) -> None:
         """Take over what was measured."""
         self._began = measured.began
+        self._moved = self._moved and measured.began < self._moved_at
         if measured.devices:
             self.devices = {device.id: device for device in measured.devices}
             for one in self.live:
@@ -114,7 +117,7 @@ class Ledger:
 
     def fresh(self, now: float) -> bool:
         """Whether somebody may be placed by what is known."""
-        return self._began is not None and self._began >= self._moved_at and now - self._began <= FRESH
+        return self._began is not None and not self._moved and now - self._began <= FRESH
 
     def measured_since(self, at: float) -> bool:
         return self._began is not None and self._began >= at
