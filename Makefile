@@ -7,6 +7,9 @@ ENGINE ?= llama_cpp
 THEIRS  = -p no:asyncio -W ignore
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
+# Most tests wait for a process of theirs, so there is room for one file more than there are cores.
+SPREAD  = -n $(shell expr $$(nproc) + 1) --dist loadfile
+NO_ENGINE = -m "not real and not gpu"
 
 .PHONY: run test fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
 
@@ -16,7 +19,8 @@ run: $(VENV)/.installed
 
 ## Every test, the real engines included (installed once, into the user's own state directory).
 test: $(VENV)/.installed-dev engines
-	$(PYTEST)
+	$(PYTEST) $(SPREAD) $(NO_ENGINE)
+	$(PYTEST) -m "real or gpu"
 
 ## Ask every route for nonsense: 20,000 spoilt bodies, and what schemathesis makes of the OpenAPI document.
 fuzz: $(VENV)/.installed-dev
@@ -24,11 +28,11 @@ fuzz: $(VENV)/.installed-dev
 
 ## The tests that need no engine.
 test-fast: $(VENV)/.installed-dev
-	$(PYTEST) -m "not real and not gpu"
+	$(PYTEST) $(SPREAD) $(NO_ENGINE)
 
 ## The same with the oldest dependencies that are promised to work, in an environment of its own.
 test-oldest: $(VENV)-oldest/.installed
-	$(VENV)-oldest/bin/python -m pytest -m "not real and not gpu"
+	$(VENV)-oldest/bin/python -m pytest $(SPREAD) $(NO_ENGINE)
 
 ## The package on a whole machine: built, installed, used, broken, upgraded, removed.  Needs root, on Debian or Ubuntu.
 test-system: $(VENV)/.installed-dev
