@@ -435,7 +435,7 @@ class Create(Command):
     license: list[str] = []
     parameters: dict[str, Any] = {}
     messages: list[Turn] = []
-    adapters: list[str] = []  # absolute paths
+    adapters: list[str] = []  # LoRA adapters in GGUF files on this machine; absolute paths
 
 
 class CollectGarbage(Command):

@@ -66,7 +66,7 @@ async def create(rooms: Rooms, command: protocol.Create, teller: Teller) -> prot
         license=command.license,
         parameters=command.parameters,
         messages=[Message(turn.role, turn.content) for turn in command.messages],
-        adapters={path: path for path in command.adapters},
+        adapter_paths=command.adapters,
     )
     transfer = _Transfer()
     reporter = Reporter(teller, transfer.progress)

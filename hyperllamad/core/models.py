@@ -90,6 +90,7 @@ class Model:
     messages: tuple[Message, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Ollama options
     license: str = ""
+    adapters: tuple[str, ...] = ()  # paths of LoRA adapters over the weights; `digest` and `size` count them
     engine: str = ""  # stated by the user; "" = choose
     context: int = 0  # stated by the user; 0 = choose
     parallel: int = 0  # stated by the user; 0 = choose

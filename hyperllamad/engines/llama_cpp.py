@@ -134,6 +134,8 @@ class LlamaCpp:
         system = not home.python
         argv = [home.path] if system else [home.python, str(LAUNCHER)]
         argv += ["--model", model.path]
+        for adapter in model.adapters:
+            argv += ["--lora", adapter]
         argv += ["--alias", bodies.served_name(model)]
         argv += ["--host", place.socket]
         argv += ["--ctx-size", str(settings.context * settings.parallel)]  # the slots share it out evenly

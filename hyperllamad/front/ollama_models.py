@@ -203,6 +203,7 @@ def _modelfile(model: Model, template: str, system: str, parameters: Mapping[str
         f"# FROM {model.name.short}",
         "",
         f"FROM {model.path}",
+        *(f"ADAPTER {path}" for path in model.adapters),
     ]
     if template:
         lines.append(f"TEMPLATE {_quoted(template)}")

@@ -24,7 +24,8 @@ from hyperllamad.config import ModelsTable, ModelTable, Paths
 from hyperllamad.core.errors import HyperLlamaError, LoadFailedError, ModelNotFoundError
 from hyperllamad.core.models import Model
 from hyperllamad.core.names import ModelName
-from hyperllamad.store import layout
+from hyperllamad.store import adapters, layout
+from hyperllamad.store.adapters import Adapters
 from hyperllamad.store.inspect import inspect
 from hyperllamad.store.layout import Problem
 from hyperllamad.store.overlays import Overlay, Overlays
@@ -47,6 +48,7 @@ class _Variant:
 
     overlay: Overlay
     base: Model
+    adapters: Stamp | None  # of their files
     model: Model
 
 
@@ -57,6 +59,7 @@ class Catalog:
         self._store = paths.models
         self.configure(models, entries)
         self.overlays = Overlays(paths.state / "variants")
+        self.adapters = Adapters(paths.models)
         self.store = paths.models
 
     def configure(self, models: ModelsTable, entries: Sequence[ModelTable]) -> None:
@@ -137,12 +140,17 @@ class Catalog:
         if not isinstance(base, Model):
             return base
         known = self._variants.get(overlay.name.key)
-        if known is None or known.overlay is not overlay or known.base is not base:
-            model = _applied(overlay, base)
+        paths = [self.adapters.path(kept) for kept in overlay.adapters]
+        now, began = stamp(paths), time.time_ns()
+        if known is None or known.overlay is not overlay or known.base is not base or known.adapters != now:
+            try:
+                model = adapters.applied(paths, _applied(overlay, base))
+            except (HyperLlamaError, OSError, ValueError) as failure:  # ValueError: a path with a NUL in it
+                return _without(overlay, failure)
             own = self.place(overlay.name)
             if own is not None and own.path is None:  # models.d has settings for the variant
                 model = self._overlaid(model, own.table)
-            known = self._variants[overlay.name.key] = _Variant(overlay, base, model)
+            known = self._variants[overlay.name.key] = _Variant(overlay, base, settled(now, began), model)
         return known.model
 
     def _surveyed(self, *, whole: bool) -> Survey:
@@ -195,6 +203,12 @@ class Catalog:
 def _stated(place: Place) -> bool:
     """A file of models.d says where it lies: what a person wrote there is always to be seen."""
     return place.table is not None and bool(place.table.path)
+
+
+def _without(overlay: Overlay, failure: Exception) -> LoadFailedError:
+    """The error for a variant whose adapter is gone or is not what it was."""
+    sentence = f"'{overlay.name.short}' cannot be used with its adapter: {failure}"
+    return LoadFailedError(sentence, hint="put the adapter back, or create the model again")
 
 
 def _applied(overlay: Overlay, base: Model) -> Model:

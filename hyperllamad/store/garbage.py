@@ -38,6 +38,10 @@ def collect(catalog: Catalog, *, dry_run: bool = False) -> tuple[Garbage, ...]:
         found.append(Garbage(path, disk.size(path), f"no name leads to the files of {place.name.short} any more"))
         if not dry_run:
             variants.remove(place)
+    for path in variants.unused_adapters():
+        found.append(Garbage(path, disk.size(path), "an adapter that no model is made with any more"))
+        if not dry_run:
+            catalog.adapters.remove(path)
     for path in uploads.unused():
         found.append(Garbage(path, disk.size(path), "an uploaded file that no model was made of"))
         _remove(path, dry_run=dry_run)

@@ -132,10 +132,13 @@ class Library:
     async def _create_from_files(self, name: ModelName, wanted: Wanted, on_step: OnStep) -> None:
         steps: list[Step] = []
         target: Path = await self._job(partial(self._variants.target, name))
+        accept = partial(self._variants.check_adapters, wanted)
         if wanted.path:
-            await self._job(partial(local.register, name, target, Path(wanted.path), steps.append))
+            await self._job(partial(local.register, name, target, Path(wanted.path), steps.append, accept=accept))
         else:
-            await self._job(partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append))
+            await self._job(
+                partial(uploaded.build, name, target, wanted.files, self.blobs, steps.append, accept=accept)
+            )
         await self._job(partial(self._variants.placed, name, target))
         if wanted.adds:
             await self._job(partial(self._variants.add, wanted, Overlay(name=name, base=name), steps.append))

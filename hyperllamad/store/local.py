@@ -6,18 +6,23 @@ What belongs to others stays theirs: deleting such a model removes the links, ne
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from hyperllamad.core.errors import BadRequestError, InUseError, LoadFailedError
+from hyperllamad.core.models import Model
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import disk, layout, staging
 from hyperllamad.store.inspect import inspect
 from hyperllamad.store.steps import OnStep, Step
 
 
-def register(name: ModelName, target: Path, source: Path, on_step: OnStep) -> None:
+def register(
+    name: ModelName, target: Path, source: Path, on_step: OnStep, *, accept: Callable[[Model], None] = lambda _: None
+) -> None:
     """Make `target` of links to the model at `source`, a GGUF file or a Hugging Face directory.
 
+    `accept` may refuse the model by raising.
     Raises BadRequestError (relative, not there, not readable by the daemon, not a model), InUseError, StoreError.
     """
     if not source.is_absolute():
@@ -28,7 +33,7 @@ def register(name: ModelName, target: Path, source: Path, on_step: OnStep) -> No
         if unreadable:
             hint = "the daemon's user must be able to read it, and to enter every directory on the way"
             raise BadRequestError(f"{unreadable[0]} may not be read by the daemon", hint=hint)
-        inspect(name, location)
+        accept(inspect(name, location))
     except LoadFailedError as failure:
         raise BadRequestError(failure.message, hint=failure.hint) from failure
     on_step(Step(f"linking {source}"))

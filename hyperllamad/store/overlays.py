@@ -7,6 +7,7 @@ the name has a colon and `+` where it has slashes: `variants/mario@latest.toml`,
     base = "smollm2:135m"       # the model whose files it uses; never another variant
     parent = "smollm2:135m"     # what it was created from, for people
     system = "You are Mario."
+    adapters = ["sha256-....gguf"]  # LoRA adapters: files of `.adapters` beside the models, or absolute paths
     [parameters]
     temperature = 0.2
 
@@ -52,6 +53,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     system: str = ""
     template: str = ""
     license: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
     messages: tuple[_Turn, ...] = ()
 
@@ -66,6 +68,7 @@ class Overlay:
     system: str = ""
     template: str = ""
     license: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()  # see store/adapters.py
     parameters: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Message, ...] = ()
     hidden: bool = False  # no variant: the model of this name is not to be seen
@@ -161,6 +164,7 @@ def _load(path: Path, stem: str) -> Overlay | HyperLlamaError:
         system=said.system,
         template=said.template,
         license=said.license,
+        adapters=said.adapters,
         parameters=said.parameters,
         messages=tuple(Message(turn.role, turn.content) for turn in said.messages),
         hidden=said.hidden,
@@ -177,6 +181,7 @@ def _encode(overlay: Overlay) -> bytes:
         system=overlay.system,
         template=overlay.template,
         license=overlay.license,
+        adapters=overlay.adapters,
         parameters=dict(overlay.parameters),
         messages=tuple(_Turn(role=role, content=content) for role, content in overlay.messages),
     )

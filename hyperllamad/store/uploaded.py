@@ -6,10 +6,11 @@ Nothing is copied: a file of the model is a second name for a blob's bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from hyperllamad.core.errors import BadRequestError, InUseError, LoadFailedError
+from hyperllamad.core.models import Model
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import disk, gguf, layout, staging
 from hyperllamad.store.blobs import Blobs, parse_digest
@@ -19,9 +20,18 @@ from hyperllamad.store.steps import OnStep, Step
 _MAGIC = b"GGUF"
 
 
-def build(name: ModelName, target: Path, files: Mapping[str, str], blobs: Blobs, on_step: OnStep) -> None:
+def build(
+    name: ModelName,
+    target: Path,
+    files: Mapping[str, str],
+    blobs: Blobs,
+    on_step: OnStep,
+    *,
+    accept: Callable[[Model], None] = lambda _: None,
+) -> None:
     """Make `target` of `files` (relative path -> digest), in place of what may be there.
 
+    `accept` may refuse the model by raising.
     Raises BadRequestError in Ollama's words where it has them, InUseError while another process builds the same,
     StoreError.
     """
@@ -33,7 +43,7 @@ def build(name: ModelName, target: Path, files: Mapping[str, str], blobs: Blobs,
                 (work / path).parent.mkdir(parents=True, exist_ok=True)
                 disk.link(source, work / path)
                 on_step(Step(f"using existing layer {source.name.replace('-', ':')}"))
-            _check(name, work)
+            _check(name, work, accept)
     except LoadFailedError as failure:  # from staging: a disk that refuses, or another process
         if isinstance(failure.__cause__, OSError):
             raise disk.refusal(f"the model {name.short}", failure.__cause__) from failure
@@ -81,11 +91,11 @@ def _gguf_name(path: PurePosixPath, source: Path) -> str:
     return f"mmproj-{name}" if projector and not name.startswith("mmproj") else name.lstrip(".")
 
 
-def _check(name: ModelName, work: Path) -> None:
+def _check(name: ModelName, work: Path, accept: Callable[[Model], None]) -> None:
     """What cannot be loaded does not become a model."""
     try:
         location = layout.locate(work)
-        inspect(name, location)
+        accept(inspect(name, location))
     except LoadFailedError as failure:
         raise BadRequestError(f"the files make no model: {_without(failure, work)}") from failure
     # Blobs may be old; the model is new.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import BadRequestError, InUseError, InvalidNameError, ModelNotFoundError, UnsupportedError
-from hyperllamad.core.models import Message
+from hyperllamad.core.models import Message, Model
 from hyperllamad.core.names import ModelName
-from hyperllamad.store import blobs, disk, layout
+from hyperllamad.store import adapters, blobs, disk, layout
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.fetch_wire import ORIGIN
 from hyperllamad.store.overlays import Overlay
@@ -31,7 +31,8 @@ class Wanted:
     base: str = ""  # `from`: the name of a model or of a variant
     path: str = ""  # in its place: a GGUF file or a Hugging Face directory on this machine
     files: Mapping[str, str] = field(default_factory=dict)  # relative path -> digest of a blob
-    adapters: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)  # file name -> digest of a blob
+    adapter_paths: Sequence[str] = ()  # adapters on this machine, absolute
     quantize: str = ""
     system: str = ""
     template: str = ""
@@ -42,7 +43,12 @@ class Wanted:
     @property
     def adds(self) -> bool:
         """Whether anything is to be said besides what the files say."""
-        return any((self.system, self.template, self.license, self.parameters, self.messages))
+        return any((self.system, self.template, self.license, self.parameters, self.messages, self.adapts))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are to be laid over the weights."""
+        return bool(self.adapters or self.adapter_paths)
 
 
 def check(wanted: Wanted) -> ModelName:
@@ -52,9 +58,6 @@ def check(wanted: Wanted) -> ModelName:
         raise BadRequestError("neither 'from' or 'files' was specified")
     if wanted.base and wanted.files:
         raise BadRequestError("both 'from' and 'files' were specified", hint="give one of them")
-    if wanted.adapters:
-        hint = "merge the adapter into its base model and create the model from the merged files"
-        raise UnsupportedError("adapters are not supported: no engine here applies one to a model it serves", hint=hint)
     if wanted.quantize:
         hint = "leave `quantize` out, and choose a model that is quantised already, such as hf.co/org/repo:Q4_K_M"
         raise UnsupportedError("quantising is not supported: weights are used as they are", hint=hint)
@@ -68,6 +71,7 @@ class Variants:
         self._catalog = catalog
         self._overlays = catalog.overlays
         self._blobs = blobs.Blobs(catalog.store)
+        self._adapters = catalog.adapters
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model a second name, in place of what may have it.  No weights are copied.
@@ -89,11 +93,16 @@ class Variants:
         """
         name = check(wanted)
         model = self._catalog.resolve(wanted.base)
+        self.check_adapters(wanted, model)
         under = self._overlay(model.name) or Overlay(name=name, base=self._base(model.name))
         on_step(Step(f"using existing layer sha256:{model.digest}"))
         self.add(
             wanted, replace(under, name=name, parent="" if model.name.key == name.key else model.name.short), on_step
         )
+
+    def check_adapters(self, wanted: Wanted, base: Model) -> None:
+        """Raises BadRequestError, UnsupportedError for adapters that cannot be laid over `base`."""
+        adapters.check(self._adapters.sources(wanted.adapters, wanted.adapter_paths), base)
 
     def add(self, wanted: Wanted, under: Overlay, on_step: OnStep) -> None:
         """Write what is wanted over what `under` says, under the name of `under`.  Raises StoreError."""
@@ -101,6 +110,10 @@ class Variants:
         for layer in filter(None, layers):
             digest = hashlib.sha256(str(layer).encode(errors="replace")).hexdigest()
             on_step(Step(f"creating new layer sha256:{digest}"))
+        sources = self._adapters.sources(wanted.adapters, wanted.adapter_paths)
+        for source in sources:
+            on_step(Step(f"using adapter {source.called}"))
+        self._adapters.keep(sources)
         on_step(WRITING)
         self._put(
             replace(
@@ -108,6 +121,7 @@ class Variants:
                 system=wanted.system or under.system,
                 template=wanted.template or under.template,
                 license=tuple(dict.fromkeys((*under.license, *filter(None, wanted.license)))),
+                adapters=tuple(dict.fromkeys((*under.adapters, *(source.kept for source in sources)))),
                 parameters={**under.parameters, **wanted.parameters},
                 messages=tuple(wanted.messages) or under.messages,
             )
@@ -135,6 +149,7 @@ class Variants:
         if isinstance(overlay, Overlay):
             self.remove_unused(overlay.base)
         self.remove_unused(name)
+        self._remove_adapters()
 
     def target(self, name: ModelName) -> Path:
         """The directory a new model of that name is built for; an older one of the name may be there.
@@ -188,6 +203,18 @@ class Variants:
                 found.append(place)
         return tuple(found)
 
+    def unused_adapters(self) -> tuple[Path, ...]:
+        """Kept adapters that no variant names; none while a variant's file cannot be read."""
+        overlays = self._overlays.all().values()
+        readable = [overlay for overlay in overlays if isinstance(overlay, Overlay)]
+        if len(readable) != len(overlays):
+            return ()
+        return self._adapters.unused(kept for overlay in readable for kept in overlay.adapters)
+
+    def _remove_adapters(self) -> None:
+        for path in self.unused_adapters():
+            self._adapters.remove(path)
+
     def remove(self, place: Place) -> None:
         """Remove one of unused().  Raises StoreError."""
         self._remove_files(place)
@@ -237,6 +264,7 @@ class Variants:
         self._overlays.put(overlay)
         if before is not None:
             self.remove_unused(before.base)
+        self._remove_adapters()
 
     def _overlay(self, name: ModelName) -> Overlay | None:
         found = self._overlays.get(name)

@@ -19,6 +19,7 @@ from tests.control.conftest import Door
 from tests.store import hub as hub_module
 from tests.store.files import sharded_directory, small_directory, small_gguf
 from tests.store.hub import Hub
+from tests.store.lora import lora_gguf
 
 NAME = "hf.co/org/repo"
 
@@ -117,7 +118,7 @@ async def test_create_from_a_directory_of_this_machine(door: Door, tmp_path: Pat
         (protocol.Create(model="m", path="/nowhere/x.gguf"), "/nowhere/x.gguf does not exist"),
         (protocol.Create(model="m", path="/proc/version"), "/proc/version"),
         (protocol.Create(model="m"), "neither 'from' or 'files' was specified"),
-        (protocol.Create(model="m", base="x", adapters=["/a"]), "adapters are not supported"),
+        (protocol.Create(model="m", path="/proc/version", adapters=["/a"]), "/proc/version"),
     ],
 )
 async def test_what_cannot_be_created(door: Door, command: protocol.Command, words: str) -> None:
@@ -125,6 +126,21 @@ async def test_what_cannot_be_created(door: Door, command: protocol.Command, wor
     assert isinstance(failed, Failed)
     assert words in failed.message
     assert not list(door.rooms.config.paths.models.rglob("*"))
+
+
+async def test_an_adapter_that_does_not_fit_leaves_no_model(door: Door, tmp_path: Path) -> None:
+    source, adapter = tmp_path / "x.gguf", tmp_path / "lora.gguf"
+    source.write_bytes(small_gguf())
+    adapter.write_bytes(lora_gguf(general__architecture="qwen2"))
+    command = protocol.Create(model="m", path=str(source), adapters=[str(adapter)])
+    failed = (await door.call(command)).last
+    assert isinstance(failed, Failed)
+    assert f"{adapter} is an adapter for models of architecture qwen2" in failed.message
+    assert not list(door.rooms.config.paths.models.rglob("*"))
+    adapter.write_bytes(lora_gguf())
+    assert (await door.call(command)).last == Done(message="m:latest is here")
+    made = Catalog(door.rooms.config.paths, door.rooms.config.models, ()).resolve("m")
+    assert made.adapters == (str(adapter),)
 
 
 async def test_gc(door: Door) -> None:

@@ -54,6 +54,12 @@ CASES: dict[str, tuple[Model, Settings, Home, Place]] = {
     "vllm-cuda-two": in_room("vllm", TWO, env=(("CUDA_VISIBLE_DEVICES", "7"),)),
     "max-cuda-room": in_room("max", ROOM),
     "max-cuda-two": in_room("max", TWO),
+    "llama_cpp-adapters": (
+        dataclasses.replace(samples.GGUF, adapters=("/models/.adapters/a.gguf", "/srv/b.gguf")),
+        samples.settings("llama_cpp"),
+        samples.home("llama_cpp"),
+        samples.place(),
+    ),
     **{
         f"{engine}-ranking": (
             dataclasses.replace(samples.encoder_for(engine), info={"bert.pooling_type": 4}),

@@ -24,8 +24,11 @@ class CommonParams(Part):
         super().__init__(
             model=Part(path=""), mmproj=Part(path=""), cpuparams=Part(n_threads=-1), cpuparams_batch=Part(n_threads=-1),
             n_ctx=0, n_parallel=1, n_batch=2048, n_ubatch=512, cache_ram_mib=8192, n_cache_reuse=0, n_gpu_layers=-1,
-            n_keep=0, chat_template="", rope_freq_base=0.0, rope_freq_scale=0.0, use_jinja=False, warmup=True, ui=True,
+            n_keep=0, lora_adapters=[],
+            chat_template="", rope_freq_base=0.0, rope_freq_scale=0.0, use_jinja=False, warmup=True, ui=True,
             endpoint_metrics=False, embedding=False, ctx_shift=False, swa_full=False, hostnames=["127.0.0.1"])
+def CommonAdapterLoraInfo(path, scale):
+    return [path, scale]
 class Server:
     def __init__(self, params):
         if params.model.path == "/broken":
@@ -70,6 +73,7 @@ def run(launcher: Path, modules: Path, *arguments: str) -> tuple[int, str]:
 def test_llama_server_options_reach_the_wheel_and_a_signal_ends_it(tmp_path: Path) -> None:
     (tmp_path / "xllamacpp.py").write_text(XLLAMACPP)
     options = "--host /x.sock --model /m.gguf --alias m --ctx-size 4096 --parallel 4 --threads 3 --rope-freq-base 1e4"
+    options += " --lora /a.gguf --lora /b.gguf"
     flags = "--jinja --metrics --no-warmup --cache-ram 1024"
     with start(llama_cpp.LAUNCHER, tmp_path, *options.split(), *flags.split()) as process:
         assert process.stdout
@@ -81,6 +85,7 @@ def test_llama_server_options_reach_the_wheel_and_a_signal_ends_it(tmp_path: Pat
     assert (shown["n_ctx"], shown["n_parallel"], shown["cpuparams"]["n_threads"]) == (4096, 4, 3)
     assert (shown["rope_freq_base"], shown["cache_ram_mib"]) == (10000.0, 1024)
     assert (shown["use_jinja"], shown["endpoint_metrics"], shown["warmup"]) == (True, True, False)
+    assert shown["lora_adapters"] == [["/a.gguf", 1.0], ["/b.gguf", 1.0]]
     assert (shown["embedding"], shown["ui"], shown["offline"]) == (False, False, True)
 
 

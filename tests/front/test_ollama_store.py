@@ -23,6 +23,7 @@ from tests.front.scripted_engine import Asked, Whole, by_path
 from tests.store import hub as hub_module
 from tests.store.files import small_gguf
 from tests.store.hub import Hub
+from tests.store.lora import lora_gguf
 
 NOTHING = by_path({})
 J = "application/json; charset=utf-8"
@@ -219,6 +220,19 @@ async def test_create_from_files(open_house: Opened) -> None:
         assert await names(h) == ["f:latest", "m:latest"]
 
 
+async def test_create_with_an_adapter(open_house: Opened) -> None:
+    data = lora_gguf()
+    async with open_house as h:
+        assert (await h.client.post(f"/api/blobs/{digest(data)}", raw=data)).status == 201
+        reply = await h.client.post("/api/create", {"model": "a", "from": "m", "adapters": {"l.gguf": digest(data)}})
+        assert [line["status"] for line in reply.lines()][1:] == ["using adapter l.gguf", "writing manifest", "success"]
+        shown = (await h.client.post("/api/show", {"model": "a"})).json()["modelfile"].split("\n")
+        (line,) = [line for line in shown if line.startswith("ADAPTER ")]
+        assert Path(line.removeprefix("ADAPTER ")).read_bytes() == data
+        tags = {item["name"]: item["digest"] for item in (await h.client.get("/api/tags")).json()["models"]}
+        assert tags["a:latest"] != tags["m:latest"]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("body", "status", "error"),
@@ -228,7 +242,7 @@ async def test_create_from_files(open_house: Opened) -> None:
         ({"files": {"/x.gguf": "sha256:" + "0" * 64}}, 400, "file path must be relative"),
         ({"files": {"x.gguf": "sha256:0"}}, 400, "invalid digest format"),
         ({"from": "m", "quantization": "q4_K_M"}, 400, "quantising is not supported"),
-        ({"from": "m", "adapters": {"a": "b"}}, 400, "adapters are not supported"),
+        ({"from": "m", "adapters": {"a": "b"}}, 400, "invalid digest format"),
         ({"from": "m", "info": {"model_family": 5}}, 400, 'info field "model_family" must be a string'),
         ({"from": "m", "license": 5}, 400, "license must be a string or a list of strings"),
         ({"from": "hf.co/org/none"}, 500, NOT_FOUND),

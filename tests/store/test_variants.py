@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tomllib
@@ -30,6 +31,7 @@ from hyperllamad.store.overlays import Overlay, Overlays
 from hyperllamad.store.steps import Step
 from hyperllamad.store.variants import Variants, Wanted
 from tests.store.files import small_directory, small_gguf
+from tests.store.lora import lora_gguf
 from tests.store.power import Power, PowerCutError
 
 
@@ -159,7 +161,7 @@ def test_what_cannot_be_created(variants: Variants) -> None:
         (Wanted(name="bad name", base="tiny:q4"), InvalidNameError, "invalid model name"),
         (Wanted(name="m"), BadRequestError, "neither 'from' or 'files' was specified"),
         (Wanted(name="m", base="nope"), ModelNotFoundError, "'nope' not found"),
-        (Wanted(name="m", base="tiny:q4", adapters={"a": "b"}), UnsupportedError, "adapters"),
+        (Wanted(name="m", base="tiny:q4", adapters={"a": "b"}), BadRequestError, "invalid digest format"),
         (Wanted(name="m", base="tiny:q4", quantize="q8_0"), UnsupportedError, "quantising"),
         (Wanted(name="m", base="tiny:q4", files={"a": "b"}), BadRequestError, "both 'from' and 'files'"),
     ]
@@ -359,6 +361,11 @@ def _shadow(variants: Variants) -> None:
     variants.create(Wanted(name="other", base="tiny:q4", system="S"))
 
 
+def _adapt(variants: Variants) -> None:
+    digest = hashlib.sha256(lora_gguf()).hexdigest()
+    variants.create(Wanted(name="mine", base="tiny:q4", adapters={"lora.gguf": f"sha256:{digest}"}))
+
+
 def _delete_variant(variants: Variants) -> None:
     variants.delete("mine")
 
@@ -376,7 +383,7 @@ def _delete_last_user(variants: Variants) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [_copy, _overwrite, _shadow, _delete_variant, _delete_model, _delete_used, _delete_last_user]
+    "change", [_copy, _overwrite, _shadow, _adapt, _delete_variant, _delete_model, _delete_used, _delete_last_user]
 )
 def test_a_power_cut_at_every_change(
     tmp_path: Path, change: Callable[[Variants], None], monkeypatch: pytest.MonkeyPatch
@@ -386,6 +393,9 @@ def test_a_power_cut_at_every_change(
     small_directory(start / "state" / "models" / "other@latest")
     gguf(start / "state" / "models" / "tiny@q4" / "x.gguf")
     gguf(start / "state" / "models" / "hidden@q8" / "x.gguf")
+    blob = start / "state" / "models" / ".blobs" / f"sha256-{hashlib.sha256(lora_gguf()).hexdigest()}"
+    blob.parent.mkdir()
+    blob.write_bytes(lora_gguf())
     setup = Variants(catalog_of(start))
     setup.copy("tiny:q4", "mine")
     setup.copy("hidden:q8", "last")

@@ -62,6 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="llama_server", allow_abbrev=False)
     parser.add_argument("--host", required=True, help="path of a Unix socket, ending in .sock")
     parser.add_argument("--alias", default="")
+    parser.add_argument(
+        "--lora", action="append", default=[], help="path of a LoRA adapter; may be given several times"
+    )
     for option in OPTIONS:
         parser.add_argument(option)
     for flag in FLAGS:
@@ -72,6 +75,10 @@ def _arguments() -> argparse.Namespace:
 def _apply(params: Any, arguments: argparse.Namespace) -> None:
     params.hostnames = [arguments.host]
     params.ui, params.offline = False, True
+    if arguments.lora:
+        from xllamacpp import CommonAdapterLoraInfo  # noqa: PLC0415  # as in main
+
+        params.lora_adapters = [CommonAdapterLoraInfo(path, 1.0) for path in arguments.lora]
     if arguments.alias:
         params.model_alias = {arguments.alias}
     for option, place in OPTIONS.items():
