@@ -89,6 +89,12 @@ _RULES = (
         "correct `args` in engines.d/llama_cpp.toml or in the model's file",
     ),
     Rule(
+        r"failed to apply lora adapter: (.*?)(?: \(hint: .*)?$",
+        "weights",
+        "an adapter cannot be laid over the model: {0}",
+        "take the model that the adapter was trained on",
+    ),
+    Rule(
         r"error loading model: (.*)",
         "weights",
         "the model cannot be loaded: {0}",

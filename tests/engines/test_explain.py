@@ -28,6 +28,7 @@ RECORDED = {
     "llama_cpp-type": Case(1, "unsupported", "the quantisation of the tensor blk.0.attn_q.weight (GGUF type 250)"),
     "llama_cpp-arch": Case(1, "unsupported", 'architecture "zlama"'),
     "llama_cpp-hugectx": Case(1, "host_memory", "memory does not suffice", retry=True),
+    "llama_cpp-adapter": Case(1, "weights", "over the model: tensor 'blk.10.ffn_down.weight' has incorrect shape"),
     "llama_cpp-flag": Case(2, "bad_argument", "llama.cpp does not take the argument --nonsense"),
     "llama_cpp-value": Case(2, "bad_argument", "--ctx-size: invalid value: 'many'"),
     "llama_cpp-address": Case(1, "address", "llama.cpp's socket was taken", retry=True),
