@@ -302,12 +302,12 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
     rng = random.Random(7)
     outcomes = {"before the grant": 0, "in the stream": 0, "served": 0}
 
-    async def client(supervisor: Supervisor) -> None:
+    async def client(supervisor: Supervisor, leaves: str) -> None:
         lease = supervisor.lease(fake.model(runtime, rng.choice("ab"), "--slow", "0.1", parallel=50))
-        early, lines, outcome = rng.random() < 0.3, rng.randrange(1, 3000), "before the grant"
+        lines, outcome = rng.randrange(1, 1000), "before the grant"
         try:
             with anyio.CancelScope() as connection:
-                if early:
+                if leaves == "before the grant":
                     for _ in range(rng.randrange(9)):  # rounds of the loop, in which no engine can start
                         await anyio.sleep(0)
                     connection.cancel()
@@ -316,8 +316,9 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
                 async with upstream.session.post(Kind.CHAT, json={"stream": True, "words": 2000}) as reply:
                     while await reply.content.readline():
                         lines -= 1
-                        if lines == 0:
+                        if lines == 0 and leaves == "in the stream":
                             connection.cancel()
+                            await anyio.sleep(0)  # here it ends: what was read already would be given without waiting
                 outcome = "served"
         finally:
             lease.release()
@@ -326,10 +327,9 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
 
     async with fake.supervised(runtime) as supervisor:
         async with anyio.create_task_group() as group:
-            for _ in range(50):
-                group.start_soon(client, supervisor)
-        assert sum(outcomes.values()) == 50
-        assert min(outcomes.values()) > 3
+            for number in range(50):
+                group.start_soon(client, supervisor, tuple(outcomes)[number % 3])
+        assert outcomes == {"before the grant": 17, "in the stream": 17, "served": 16}
         assert all((row.running, row.waiting) == (0, 0) for row in supervisor.rows())
         for name in "ab":  # and the engines have noticed too
             lease = supervisor.lease(fake.model(runtime, name, "--slow", "0.1", parallel=50))
