@@ -11,16 +11,20 @@ PYTEST  = $(BIN)/python -m pytest
 SPREAD  = -n $(shell expr $$(nproc) + 1) --dist loadfile
 NO_ENGINE = -m "not real and not gpu"
 
-.PHONY: run test fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
+.PHONY: run test test-long fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
 	$(BIN)/hyperllamad --demo $(ENGINE)
 
-## Every test, the real engines included (installed once, into the user's own state directory).
+## The tests, the real engines included (installed once, into the user's own state directory).
 test: $(VENV)/.installed-dev engines
 	$(PYTEST) $(SPREAD) $(NO_ENGINE)
-	$(PYTEST) -m "real or gpu"
+	$(PYTEST) -m "(real or gpu) and not long"
+
+## What else is shown with the real engines, and takes minutes more: vectors, tools, ranks, spoilt bodies, restarts, kills.
+test-long: $(VENV)/.installed-dev engines
+	$(PYTEST) -m long
 
 ## Ask every route for nonsense: 20,000 spoilt bodies, and what schemathesis makes of the OpenAPI document.
 fuzz: $(VENV)/.installed-dev

@@ -20,7 +20,7 @@ from tests.engines import encoder
 from tests.engines.encoder import CONTEXT, VOCABULARY, WIDTH
 from tests.engines.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 TEXTS = [
     "The cat sat on the mat, unbelievably café.",

@@ -28,7 +28,7 @@ from tests.engines import bert_gguf
 from tests.engines.running import Running, running
 from tests.engines.test_real_embeddings import directory  # noqa: F401  a fixture
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 QUERY = "Where does the cat sit?"
 DOCUMENTS = ["The cat sits on the mat.", "Stock prices fell on Monday.", "日本語のテキスト", "cats, mats, " * 30]

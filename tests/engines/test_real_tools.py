@@ -20,7 +20,7 @@ from hyperllamad.store.layout import locate
 from tests.engines import able
 from tests.engines.running import Running, running
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 NAME = ModelName.parse("caller")
 CALLS_ONLY = (Path(__file__).parent / "tools.jinja").read_text(encoding="utf-8")

@@ -115,6 +115,7 @@ def test_every_way_to_pull_and_a_chat_after_each(running: Daemon, hub: Hub, cont
         assert names(running) == []
 
 
+@pytest.mark.long
 def test_killed_ten_times_in_the_middle(running: Daemon, hub: Hub, content: bytes) -> None:
     """Nothing is listed before it is whole; what was kept is never fetched again; what is listed at last answers."""
     chance = random.Random(4)

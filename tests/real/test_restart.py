@@ -9,7 +9,7 @@ import pytest
 from tests.daemon import daemon, eventually, session_members
 from tests.real.conftest import MODEL, answer, demo_model
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("which", ["llama_cpp", "vllm"])

@@ -17,7 +17,7 @@ from tests.front.mutations import REQUESTS, spoilt
 from tests.front.test_mutations import THEIRS
 from tests.real.conftest import MODEL, answer
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 ROUNDS = 5  # bodies for each route; in-process there are many more
 ROUTES = (
