@@ -13,7 +13,6 @@ import ipaddress
 import resource
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 RESERVE = 256  # descriptors for everything that is not a client: files, engines, their pipes and sockets
@@ -66,21 +65,18 @@ class Connections:
             return f"your address has {bounds.per_address} connections open and may have no more"
         return ""
 
-    @contextlib.contextmanager
-    def held(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """Count it for as long as the block lasts."""
+    def add(self, writer: asyncio.StreamWriter) -> None:
+        """Count it until it is removed."""
         address = self._writers[writer] = _address(writer)
         if address:
             self._by_address[address] += 1
         self._none_left.clear()
-        try:
-            yield
-        finally:
-            del self._writers[writer]
-            if address:
-                self._by_address -= Counter((address,))  # an address without connections is forgotten
-            if not self._writers:
-                self._none_left.set()
+
+    def remove(self, writer: asyncio.StreamWriter) -> None:
+        if address := self._writers.pop(writer):
+            self._by_address -= Counter((address,))  # an address without connections is forgotten
+        if not self._writers:
+            self._none_left.set()
 
     def tune(self, sock: socket.socket) -> None:
         """Let the kernel watch over the other end."""

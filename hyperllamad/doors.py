@@ -23,6 +23,7 @@ from hyperllamad import activation, listen
 from hyperllamad.config import Config
 from hyperllamad.connections import UNBOUNDED, Bounds
 from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.sockets import addresses, open_tcp, open_unix
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad")
@@ -76,7 +77,7 @@ def _kept(config: Config, sockets: list[socket.socket]) -> list[socket.socket]:
     if not sockets:
         return []
     with contextlib.suppress(OSError):
-        wanted = {address[:2] for _, address in listen.addresses(*config.server.address)}
+        wanted = {address[:2] for _, address in addresses(*config.server.address)}
         if wanted == {sock.getsockname()[:2] for sock in sockets}:
             return sockets
     log.info("the address has changed", extra=fields(before=", ".join(map(_shown, sockets))))
@@ -89,7 +90,7 @@ def _kept(config: Config, sockets: list[socket.socket]) -> list[socket.socket]:
 def _open_api(config: Config, held: ExitStack) -> list[socket.socket]:
     host, port = config.server.address
     try:
-        found = listen.open_tcp(host, port)
+        found = open_tcp(host, port)
     except OSError as failure:
         where = failure.filename or f"{host}:{port}"
         hint = (
@@ -106,7 +107,7 @@ def _open_api(config: Config, held: ExitStack) -> list[socket.socket]:
 def _open_admin(config: Config, held: ExitStack) -> socket.socket:
     path = config.paths.admin_socket
     try:
-        sock = listen.open_unix(path, group=config.admin.group)
+        sock = open_unix(path, group=config.admin.group)
     except OSError as failure:
         raise AddressTakenError(f"cannot listen on {path}: {failure.strerror}") from failure
     held.callback(path.unlink, missing_ok=True)

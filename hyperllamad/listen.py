@@ -2,25 +2,23 @@
 
 Hypercorn speaks HTTP; this file owns the sockets, the connection tasks and their end (hypercorn.asyncio.serve() cannot
 be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Some of Hypercorn's
-inner names are used: TCPServer and three of its methods, WorkerContext, wrap_app; tests/test_listen.py is the contract.
+inner names are used: TCPServer and five of its methods, WorkerContext, wrap_app; tests/test_listen.py is the contract.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import json
 import logging
 import os
 import pwd
+import select
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -36,6 +34,8 @@ from hyperllamad.connections import UNBOUNDED, Bounds, Connections
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 16  # bytes read from a client at once
+LAST_CALL = 0.5  # seconds a client has for its next request once we are stopping: it may not know yet
+TURNS = 3  # of the event loop, at most, from accept() to our callback
 LONGEST_HEAD = 1 << 16  # bytes of a request's headers; h11 answers 431 to more
 BACKLOG = 1024  # connections the kernel holds for us while the loop is busy
 SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; not in Python's socket module
@@ -101,6 +101,7 @@ class _Server(TCPServer):
     """
 
     head_timeout = 10.0  # seconds
+    stopping: asyncio.Event
     _between = True  # two requests, or before the first
     _over = False  # nothing more will be read
     _late: asyncio.TimerHandle | None = None  # runs from the first byte of a request until its headers are complete
@@ -131,6 +132,23 @@ class _Server(TCPServer):
             await super().protocol_send(event)
         except TimeoutError:  # the kernel gave up on a client that took nothing; Hypercorn expects a ConnectionError
             await self.protocol.handle(Closed())
+
+    async def _idle_timeout(self) -> None:
+        """Hang up on a client that asks nothing for a while, but never on one that has just begun to."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), self.config.keep_alive_timeout)
+            await asyncio.sleep(LAST_CALL)
+        if not await self._asked():
+            await asyncio.shield(self._initiate_server_close())
+
+    async def _asked(self) -> bool:
+        """Whether something of a next request is here, be it still in the kernel."""
+        await asyncio.sleep(0)  # what the transport has read reaches _read_data()
+        if self._late is not None:
+            return True
+        unread = select.poll()
+        unread.register(self.writer.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(unread.poll(0))
 
     async def _close(self) -> None:
         self._head_is_here()
@@ -166,21 +184,24 @@ async def serve(
     """Answer on `sockets` until `stop()` returns, then give open requests `grace` seconds and hang up.
 
     A connection beyond `bounds` is answered with 503 and closed.  The listening sockets are closed as soon as `stop()`
-    returns; `task_status` tells that all of them are accepting.
+    returns; a connection that is open then, with or without a request, may ask once more within LAST_CALL and is told
+    with the answer that it ends.  `task_status` tells that all sockets are accepting.
     """
     config, context, wrapped = _hypercorn_config(bounds), WorkerContext(None), wrap_app(_with_wire(app), 0, "asgi")
     loop = asyncio.get_running_loop()
-    connections = Connections(bounds)
+    connections, stopping = Connections(bounds), asyncio.Event()
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         state = {"peer": Peer.of(sock), "wire": Wire(writer)}
         if sock.family != socket.AF_UNIX:
             connections.tune(sock)
-        with connections.held(writer):
-            server = _Server(wrapped, loop, config, context, state, reader, writer)
-            server.head_timeout = bounds.head
+        server = _Server(wrapped, loop, config, context, state, reader, writer)
+        server.head_timeout, server.stopping = bounds.head, stopping
+        try:
             await server
+        finally:
+            connections.remove(writer)
 
     async with anyio.create_task_group() as tasks:
 
@@ -188,6 +209,7 @@ async def serve(
             if why := connections.refusal(writer):
                 _refuse(writer, why)
                 return
+            connections.add(writer)
             tasks.start_soon(connection, reader, writer)
 
         servers = [await _start(accepted, sock) for sock in sockets]
@@ -196,7 +218,10 @@ async def serve(
             await stop()
             for server in servers:
                 server.close()
-            await context.terminated.set()  # connections between two requests close themselves
+            for _ in range(TURNS):  # whoever was accepted before is told to `accepted`
+                await asyncio.sleep(0)
+            config.keep_alive_max_requests = 0  # from here on answers say that the connection ends with them
+            stopping.set()
             with anyio.move_on_after(grace):
                 await connections.wait_none_left()
         finally:
@@ -231,82 +256,3 @@ def _hypercorn_config(bounds: Bounds) -> Config:
     config.keep_alive_timeout = bounds.idle
     config.h11_max_incomplete_size = LONGEST_HEAD
     return config
-
-
-# -- opening sockets ---------------------------------------------------------------------------------------------------
-
-
-def addresses(host: str, port: int) -> list[tuple[int, Any]]:
-    """(family, address) of everything `host` stands for, as bind() takes it; raises OSError.
-
-    An empty host or `*` means every interface, both families.
-    """
-    passive = None if host in {"", "*"} else host
-    found = socket.getaddrinfo(passive, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-
-
-def open_tcp(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address `host` stands for; raises OSError naming the address that failed."""
-    opened: list[socket.socket] = []
-    try:
-        for family, address in addresses(host, port):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            opened.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                sock.bind(address)
-            except OSError as failure:
-                shown = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-                failure.filename = f"{shown}:{port}"
-                raise
-            sock.setblocking(False)  # noqa: FBT003  the socket module takes it no other way
-    except OSError:
-        for sock in opened:
-            sock.close()
-        raise
-    return opened
-
-
-def open_unix(path: Path, *, mode: int = 0o660, group: str = "") -> socket.socket:
-    """A listening Unix socket at `path`; a stale file from an earlier life is replaced.
-
-    `group` may go through the door too, when it exists and we may give it away.  Raises OSError (EADDRINUSE) when
-    somebody answers there, and OSError for a path that is not a socket or is too long (107 bytes, man 7 unix).
-    """
-    if len(os.fsencode(path)) > 107:
-        raise OSError(36, "path too long for a Unix socket (107 bytes at most)", str(path))
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        before = os.umask(0o777 & ~mode)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(before)
-        with contextlib.suppress(KeyError, PermissionError):
-            if group:
-                os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        sock.setblocking(False)  # noqa: FBT003  the socket module takes it no other way
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(17, "exists and is not a socket", str(path))
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-        else:
-            raise OSError(98, "another hyperllamad answers there", str(path))

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from hyperllamad import connections, listen
+from hyperllamad import connections, listen, sockets
 from hyperllamad.connections import Bounds, Connections
 from tests.supervision.processes import descriptors as open_files
 from tests.supervision.processes import wait_for
@@ -70,7 +70,7 @@ async def door(monkeypatch: pytest.MonkeyPatch, bounds: Bounds) -> AsyncIterator
             made.held = self
 
     monkeypatch.setattr(listen, "Connections", Seen)
-    (sock,) = listen.open_tcp("127.0.0.1", 0)
+    (sock,) = sockets.open_tcp("127.0.0.1", 0)
     made.address = sock.getsockname()
 
     async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -1,12 +1,17 @@
-"""listen.py: the contract with Hypercorn's inner names, the bounded end, peers, stale socket files."""
+"""listen.py: the contract with Hypercorn's inner names, the last call and the bounded end, peers."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from hyperllamad import listen
+from hyperllamad import connections, listen, sockets
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class App:
@@ -75,7 +82,7 @@ def unix(tmp_path: Path) -> Path:
 
 async def running(tasks: anyio.abc.TaskGroup, app: App, path: Path, grace: float = 5.0) -> anyio.Event:
     stop = anyio.Event()
-    sock = listen.open_unix(path)
+    sock = sockets.open_unix(path)
 
     async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         await listen.serve(app, [sock], stop=stop.wait, grace=grace, task_status=task_status)
@@ -123,7 +130,7 @@ async def test_a_connection_that_ends_between_two_requests_is_gone(
             held.append(self)
 
     monkeypatch.setattr(listen, "Connections", Seen)
-    app, stop, sock = App(), anyio.Event(), listen.open_tcp("127.0.0.1", 0)[0]
+    app, stop, sock = App(), anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
 
     async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
         await listen.serve(app, [sock], stop=stop.wait, grace=5, task_status=task_status)
@@ -167,6 +174,112 @@ async def test_idle_connections_do_not_delay_the_end(unix: Path) -> None:
                     await client.receive()
 
 
+@contextlib.asynccontextmanager
+async def dialled(stop: anyio.Event, sock: socket.socket, **bounds: float) -> AsyncIterator[socket.socket]:
+    """A client of a server that is already about to end, with a socket that can be written to between two turns."""
+    async with anyio.create_task_group() as tasks:
+
+        async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            limits = connections.Bounds(**bounds)  # type: ignore[arg-type]
+            await listen.serve(App(), [sock], stop=stop.wait, grace=5, bounds=limits, task_status=task_status)
+
+        with anyio.fail_after(10):
+            await tasks.start(run)
+            with socket.socket() as client:
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(client, sock.getsockname())
+                yield client
+            stop.set()
+
+
+async def rest(client: socket.socket) -> bytes:
+    """Everything until the server hangs up."""
+    got = b""
+    while more := await asyncio.get_running_loop().sock_recv(client, 65536):
+        got += more
+    return got
+
+
+async def until(wanted: Callable[[], bool]) -> None:
+    while not wanted():
+        await anyio.lowlevel.checkpoint()
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_who_was_let_in_and_has_not_asked_yet_is_answered_at_the_end() -> None:
+    stop, sock = anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
+    async with dialled(stop, sock) as client:
+        stop.set()
+        await until(lambda: sock.fileno() == -1)  # nobody is let in any more
+        await turns(50)  # more than the server needs to hang up, were it to
+        client.send(REQUEST)
+        got = await rest(client)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in got.lower()
+
+
+async def test_who_asks_again_at_the_end_is_answered_and_told_to_come_no_more() -> None:
+    stop, sock = anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
+    async with dialled(stop, sock) as client:
+        client.send(REQUEST)
+        first = b""
+        while not first.endswith(b"0\r\n\r\n"):
+            first += await asyncio.get_running_loop().sock_recv(client, 65536)
+        assert b"connection: close" not in first.lower()
+        stop.set()
+        await until(lambda: sock.fileno() == -1)
+        await turns(50)
+        client.send(REQUEST)
+        got = await rest(client)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in got.lower()
+
+
+def idling() -> bool:
+    """Whether the server waits for the next request of a connection, or for its end."""
+    return any("_idle_timeout" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+
+@pytest.mark.parametrize("begun", [REQUEST, REQUEST[:7]], ids=["whole", "half"])
+def test_who_asks_when_the_idle_time_is_over_is_answered(begun: bytes) -> None:
+    """The timer has run out and the request lies in the kernel: uvloop sees to its timers first."""
+
+    async def run() -> bytes:
+        stop, sock = anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
+        async with dialled(stop, sock, idle=0.05) as client:
+            await until(idling)
+            await turns(3)  # the timer runs
+            client.send(begun)
+            time.sleep(0.1)  # the loop is busy for longer than that
+            await until(lambda: not idling())
+            client.send(REQUEST.removeprefix(begun))
+            got = await asyncio.get_running_loop().sock_recv(client, 65536)
+            stop.set()
+            return got
+
+    assert anyio.run(run, backend_options={"use_uvloop": True}).startswith(b"HTTP/1.1 200")
+
+
+async def test_who_asks_after_the_loop_has_last_looked_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, sock = anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
+    monkeypatch.setattr(listen, "LAST_CALL", 0)
+    async with dialled(stop, sock) as client:
+        poll = select.poll
+
+        def late() -> select.poll:
+            client.send(REQUEST)
+            return poll()
+
+        monkeypatch.setattr(select, "poll", late)
+        stop.set()
+        got = await rest(client)
+    assert got.startswith(b"HTTP/1.1 200")
+
+
 async def test_the_end_comes_too_when_the_group_falls(unix: Path) -> None:
     app = App()
     with anyio.fail_after(10), pytest.raises(ExceptionGroup) as fallen:
@@ -179,42 +292,6 @@ async def test_the_end_comes_too_when_the_group_falls(unix: Path) -> None:
     await client.aclose()
     assert fallen.group_contains(ValueError, match="fall")
     assert app.ended.is_set()
-
-
-def test_a_stale_socket_file_is_replaced(unix: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(unix))
-    with listen.open_unix(unix, mode=0o600) as sock:
-        assert sock.getsockname() == str(unix)
-        assert unix.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_living_socket_is_left_alone(unix: Path) -> None:
-    with listen.open_unix(unix) as alive:
-        alive.listen()
-        with pytest.raises(OSError, match="another hyperllamad answers there"):
-            listen.open_unix(unix)
-
-
-def test_a_file_that_is_no_socket_is_left_alone(unix: Path) -> None:
-    unix.write_text("precious")
-    with pytest.raises(OSError, match="not a socket"):
-        listen.open_unix(unix)
-    assert unix.read_text() == "precious"
-
-
-def test_a_long_path_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="107 bytes"):
-        listen.open_unix(tmp_path / ("x" * 120))
-
-
-def test_a_taken_port_is_named() -> None:
-    first = listen.open_tcp("127.0.0.1", 0)[0]
-    first.listen()
-    port = first.getsockname()[1]
-    with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
-        listen.open_tcp("127.0.0.1", port)
-    first.close()
 
 
 _CONNECT = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from hyperllamad import config, listen, telemetry
+from hyperllamad import config, listen, sockets, telemetry
 from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
 from hyperllamad.store.library import Library
@@ -29,7 +29,7 @@ async def main(engine_socket: str, port: int) -> None:
     settings = msgspec.structs.replace(settings, server=config.Server(host=f"127.0.0.1:{port}"))
     library = Library(settings, ShortNames(()))
     app = create_app(Services(FakeCatalog(bench), FakeSupervisor(fake), library, settings, telemetry.Metrics(), "0"))
-    await listen.serve(app, listen.open_tcp("127.0.0.1", port), stop=anyio.Event().wait, grace=1)
+    await listen.serve(app, sockets.open_tcp("127.0.0.1", port), stop=anyio.Event().wait, grace=1)
 
 
 if __name__ == "__main__":

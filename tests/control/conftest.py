@@ -15,7 +15,7 @@ import pytest
 
 from hyperllamactl.client import NAMES
 from hyperllamactl.protocol import Command, Line, Reply
-from hyperllamad import config, listen
+from hyperllamad import config, listen, sockets
 from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.machine import Machine
@@ -115,7 +115,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
                 scope["state"]["peer"] = knocked.peer
             await app(scope, receive, send)
 
-        stop, sock = anyio.Event(), listen.open_unix(path)
+        stop, sock = anyio.Event(), sockets.open_unix(path)
 
         async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             await listen.serve(introduced, [sock], stop=stop.wait, grace=5, task_status=task_status)

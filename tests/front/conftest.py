@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from hyperllamad import config as configuration
-from hyperllamad import listen
+from hyperllamad import listen, sockets
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front.app import create_app
 from hyperllamad.front.asgi import App, Receive, Scope, Send
@@ -102,8 +102,8 @@ async def open_house(
             store = Store(fakes.FakeCatalog(*models), Library(loaded, ShortNames(())))
         await held.enter_async_context(_running(store.library))
         app = create_app(Services(store.catalog, supervisor, store.library, loaded, metrics, "1.2.3", keys))
-        sock = listen.open_unix(where / "front")
-        ports = listen.open_tcp("127.0.0.1", 0) if tcp else []
+        sock = sockets.open_unix(where / "front")
+        ports = sockets.open_tcp("127.0.0.1", 0) if tcp else []
         await held.enter_async_context(_served(app if wire else _without_wire(app), sock, *ports))
         port = ports[0].getsockname()[1] if ports else 0
         yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front", port)
