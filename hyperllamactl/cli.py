@@ -14,14 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hyperllamactl import __version__, commands, decisions, machine, protocol, store
+from hyperllamactl import __version__, commands, decisions, machine, store
 from hyperllamactl.client import CallError, Client, sockets
 from hyperllamactl.exits import Exit, of_code
+from hyperllamactl.protocol.base import Command
+from hyperllamactl.protocol.daemon import Reload, Status
+from hyperllamactl.protocol.decisions import Events, PlanLoad, Why
+from hyperllamactl.protocol.engines import EngineInstall, EngineList, EngineRemove
+from hyperllamactl.protocol.instances import Load, Logs, Ps, Unload, Warm, Watch
+from hyperllamactl.protocol.keys import KeyList, KeyNew, KeyRemove
+from hyperllamactl.protocol.machine import Info, Recommend
+from hyperllamactl.protocol.store import CollectGarbage, Copy, Create, List, Pull, Remove, Show
 from hyperllamactl.talk import Talk, columns, painter
 
 PROGRAM = "hyperllamactl"
 Run = Callable[[commands.Session, argparse.Namespace], None]
-Leaves = dict[type[protocol.Command], argparse.ArgumentParser]
+Leaves = dict[type[Command], argparse.ArgumentParser]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -41,7 +49,7 @@ class _Tree:
     def add(
         self,
         name: str,
-        command: type[protocol.Command],
+        command: type[Command],
         run: Run,
         *,
         examples: Sequence[str],
@@ -95,10 +103,10 @@ NAMES, SILENT = "print names only", "show no progress"  # what --quiet means
 
 
 def _add_running(tree: _Tree) -> None:
-    tree.add("ps", protocol.Ps, commands.ps, quiet=NAMES, examples=["ps", "ps --json", "ps -q"])
+    tree.add("ps", Ps, commands.ps, quiet=NAMES, examples=["ps", "ps --json", "ps -q"])
     load = tree.add(
         "load",
-        protocol.Load,
+        Load,
         commands.load,
         quiet=SILENT,
         examples=["load smollm2:135m", "load llama3.2:3b --keep-alive 1h", "load llama3.2:3b --keep-alive -1"],
@@ -110,11 +118,11 @@ def _add_running(tree: _Tree) -> None:
         metavar="TIME",
         help="how long it stays without requests: 10m, 90, -1 = for ever",
     )
-    warm = tree.add("warm", protocol.Warm, commands.warm, quiet=SILENT, examples=["warm llama3.2:3b"])
+    warm = tree.add("warm", Warm, commands.warm, quiet=SILENT, examples=["warm llama3.2:3b"])
     warm.add_argument("model", metavar="MODEL")
     unload = tree.add(
         "unload",
-        protocol.Unload,
+        Unload,
         commands.unload,
         quiet=SILENT,
         examples=["unload smollm2:135m", "unload smollm2:135m --now"],
@@ -124,66 +132,62 @@ def _add_running(tree: _Tree) -> None:
 
 
 def _add_store(tree: _Tree) -> None:
-    tree.add(
-        "list", protocol.List, commands.models, alias=["ls"], quiet=NAMES, examples=["list", "ls -q", "list --json"]
-    )
-    show = tree.add("show", protocol.Show, commands.show, examples=["show smollm2:135m", "show smollm2:135m --json"])
+    tree.add("list", List, commands.models, alias=["ls"], quiet=NAMES, examples=["list", "ls -q", "list --json"])
+    show = tree.add("show", Show, commands.show, examples=["show smollm2:135m", "show smollm2:135m --json"])
     show.add_argument("model", metavar="MODEL")
     pull = tree.add(
         "pull",
-        protocol.Pull,
+        Pull,
         store.pull,
         quiet=SILENT,
         examples=["pull qwen3:8b", "pull hf.co/Qwen/Qwen3-8B-GGUF:Q4_K_M"],
     )
     pull.add_argument("model", metavar="MODEL")
-    remove = tree.add("rm", protocol.Remove, store.remove, quiet=SILENT, examples=["rm qwen3:8b"])
+    remove = tree.add("rm", Remove, store.remove, quiet=SILENT, examples=["rm qwen3:8b"])
     remove.add_argument("model", metavar="MODEL")
-    copy = tree.add("cp", protocol.Copy, store.copy, quiet=SILENT, examples=["cp qwen3:8b mine"])
+    copy = tree.add("cp", Copy, store.copy, quiet=SILENT, examples=["cp qwen3:8b mine"])
     copy.add_argument("source", metavar="SOURCE")
     copy.add_argument("destination", metavar="NAME")
     create = tree.add(
         "create",
-        protocol.Create,
+        Create,
         store.create,
         quiet=SILENT,
         examples=["create mario -f Modelfile", "create mine -f -"],
     )
     create.add_argument("model", metavar="NAME")
     create.add_argument("-f", "--file", default="Modelfile", metavar="PATH", help="the Modelfile; - = standard input")
-    garbage = tree.add("gc", protocol.CollectGarbage, store.collect_garbage, examples=["gc --dry-run", "gc"])
+    garbage = tree.add("gc", CollectGarbage, store.collect_garbage, examples=["gc --dry-run", "gc"])
     garbage.add_argument("--dry-run", action="store_true", help="only list what would be removed")
 
 
 def _add_daemon(tree: _Tree) -> None:
-    tree.add("info", protocol.Info, machine.info, examples=["info", "info --json"])
+    tree.add("info", Info, machine.info, examples=["info", "info --json"])
     recommend = tree.add(
         "recommend",
-        protocol.Recommend,
+        Recommend,
         machine.recommend,
         quiet=NAMES,
         examples=["recommend", "recommend qwen3:8b", "recommend --all"],
     )
     recommend.add_argument("model", metavar="MODEL", nargs="?", help="in which of its kinds to take this one")
     recommend.add_argument("--all", action="store_true", help="also what does not fit")
-    tree.add("status", protocol.Status, commands.status, examples=["status", "status --json"])
-    tree.add("reload", protocol.Reload, commands.reload, quiet=SILENT, examples=["reload", "reload -q"])
-    logs = tree.add("logs", protocol.Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
+    tree.add("status", Status, commands.status, examples=["status", "status --json"])
+    tree.add("reload", Reload, commands.reload, quiet=SILENT, examples=["reload", "reload -q"])
+    logs = tree.add("logs", Logs, commands.logs, examples=["logs smollm2:135m", "logs -n 20 -f smollm2:135m"])
     logs.add_argument("model", metavar="MODEL")
     logs.add_argument("-n", "--lines", type=_count, default=100, metavar="N", help="how many lines (default: 100)")
     logs.add_argument("-f", "--follow", action="store_true", help="keep printing until Ctrl-C")
-    tree.add("watch", protocol.Watch, commands.watch, examples=["watch", "watch --json"])
+    tree.add("watch", Watch, commands.watch, examples=["watch", "watch --json"])
 
 
 def _add_decisions(tree: _Tree) -> None:
-    why = tree.add("why", protocol.Why, decisions.why, examples=["why smollm2:135m", "why smollm2:135m --json"])
+    why = tree.add("why", Why, decisions.why, examples=["why smollm2:135m", "why smollm2:135m --json"])
     why.add_argument("model", metavar="MODEL")
     plan = tree.group("plan", "Say what a command would do, and change nothing.", ["plan load llama3.2:3b"])
-    load = plan.add("load", protocol.PlanLoad, decisions.plan_load, examples=["plan load llama3.2:3b"])
+    load = plan.add("load", PlanLoad, decisions.plan_load, examples=["plan load llama3.2:3b"])
     load.add_argument("model", metavar="MODEL")
-    events = tree.add(
-        "events", protocol.Events, decisions.events, examples=["events", "events -n 5 -f", "events --json"]
-    )
+    events = tree.add("events", Events, decisions.events, examples=["events", "events -n 5 -f", "events --json"])
     events.add_argument("-n", "--lines", type=_count, default=50, metavar="N", help="how many decisions (default: 50)")
     events.add_argument("-f", "--follow", action="store_true", help="keep printing until Ctrl-C")
 
@@ -193,7 +197,7 @@ def _add_engines(tree: _Tree) -> None:
     engine = tree.group("engine", "List, install and remove engines.", examples)
     engine.add(
         "list",
-        protocol.EngineList,
+        EngineList,
         commands.engine_list,
         alias=["ls"],
         quiet="print the ids of installed engines only",
@@ -201,14 +205,14 @@ def _add_engines(tree: _Tree) -> None:
     )
     install = engine.add(
         "install",
-        protocol.EngineInstall,
+        EngineInstall,
         commands.engine_install,
         quiet=SILENT,
         examples=["engine install llama_cpp", "engine install vllm --variant cuda"],
     )
     remove = engine.add(
         "remove",
-        protocol.EngineRemove,
+        EngineRemove,
         commands.engine_remove,
         quiet=SILENT,
         examples=["engine remove max", "engine remove vllm --version 0.32.0 --variant cpu"],
@@ -225,7 +229,7 @@ def _add_keys(tree: _Tree) -> None:
     key = tree.group("key", "Make, list and remove API keys.", examples)
     new = key.add(
         "new",
-        protocol.KeyNew,
+        KeyNew,
         commands.key_new,
         quiet="print the key only",
         examples=["key new alice", "key new batch --concurrent 2 --tokens-per-minute 20000"],
@@ -234,10 +238,10 @@ def _add_keys(tree: _Tree) -> None:
     new.add_argument("--concurrent", type=_limit, metavar="N", help="requests at once; 0 = no limit")
     new.add_argument("--tokens-per-minute", type=_limit, metavar="N", help="read and written; 0 = no limit")
     names = "print names only"
-    key.add("list", protocol.KeyList, commands.key_list, alias=["ls"], quiet=names, examples=["key list", "key ls -q"])
+    key.add("list", KeyList, commands.key_list, alias=["ls"], quiet=names, examples=["key list", "key ls -q"])
     remove = key.add(
         "remove",
-        protocol.KeyRemove,
+        KeyRemove,
         commands.key_remove,
         alias=["rm"],
         quiet="print nothing",

@@ -16,7 +16,8 @@ from typing import TypeVar
 import msgspec
 
 from hyperllamactl import __version__
-from hyperllamactl.protocol import COMMANDS, Command, Failed, Line, Reply
+from hyperllamactl.protocol.base import Command, Failed, Reply
+from hyperllamactl.protocol.table import COMMANDS, Line
 
 R = TypeVar("R", bound=Reply)
 
@@ -44,7 +45,7 @@ def _error(code: str, message: str, hint: str = "") -> CallError:
 def sockets(stated: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Where to look for the daemon, in order: what was stated, else the user's own directory, else the system's.
 
-    The user's own directory is where hyperllamad/config.py puts its socket without root.
+    The user's own directory is where hyperllamad/config/paths.py puts its socket without root.
     """
     if chosen := stated or environ.get("HYPERLLAMA_SOCKET", ""):
         return (chosen,)

@@ -15,39 +15,12 @@ import msgspec
 
 from hyperllamactl import render
 from hyperllamactl.client import Client
-from hyperllamactl.protocol import (
-    Caution,
-    Change,
-    Command,
-    Done,
-    EngineInstall,
-    EngineList,
-    EngineRemove,
-    Engines,
-    Failed,
-    Instances,
-    KeyList,
-    KeyMade,
-    KeyNew,
-    KeyRemove,
-    Keys,
-    List,
-    Load,
-    LogLine,
-    Logs,
-    ModelDetails,
-    Models,
-    Progress,
-    Ps,
-    Reload,
-    Reply,
-    Show,
-    Status,
-    StatusReport,
-    Unload,
-    Warm,
-    Watch,
-)
+from hyperllamactl.protocol.base import Caution, Command, Done, Failed, Progress, Reply
+from hyperllamactl.protocol.daemon import Reload, Status, StatusReport
+from hyperllamactl.protocol.engines import EngineInstall, EngineList, EngineRemove, Engines
+from hyperllamactl.protocol.instances import Change, Instances, Load, LogLine, Logs, Ps, Unload, Warm, Watch
+from hyperllamactl.protocol.keys import KeyList, KeyMade, KeyNew, KeyRemove, Keys
+from hyperllamactl.protocol.store import List, ModelDetails, Models, Show
 from hyperllamactl.talk import Talk
 
 

@@ -7,7 +7,8 @@ from time import localtime, strftime
 
 from hyperllamactl import render
 from hyperllamactl.commands import Session
-from hyperllamactl.protocol import Decision, Events, LeavingRow, LoadPlan, PlanLoad, Reply, Why, WhyReport
+from hyperllamactl.protocol.base import Reply
+from hyperllamactl.protocol.decisions import Decision, Events, LeavingRow, LoadPlan, PlanLoad, Why, WhyReport
 
 
 def why(session: Session, args: argparse.Namespace) -> None:

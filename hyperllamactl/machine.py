@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hyperllamactl import render
 from hyperllamactl.commands import Session
-from hyperllamactl.protocol import GpuRow, Info, MachineReport, OfferRow, Recommend, Recommendations
+from hyperllamactl.protocol.machine import GpuRow, Info, MachineReport, OfferRow, Recommend, Recommendations
 
 _HEAD = ("MODEL", "KIND", "ENGINE", "ON", "NEEDS", "OF", "TOK/S", "64 STREAMS", "CONTEXT", "")
 

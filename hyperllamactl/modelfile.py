@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from hyperllamactl.protocol import Create, Turn
+from hyperllamactl.protocol.store import Create, Turn
 
 INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "LICENSE", "MESSAGE", "ADAPTER")
 ROLES = ("system", "user", "assistant")

@@ -8,17 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hyperllamactl.protocol import (
-    Change,
-    Collected,
-    EngineRow,
-    InstanceRow,
-    Keys,
-    ModelDetails,
-    ModelRow,
-    Progress,
-    StatusReport,
-)
+from hyperllamactl.protocol.base import Progress
+from hyperllamactl.protocol.daemon import StatusReport
+from hyperllamactl.protocol.engines import EngineRow
+from hyperllamactl.protocol.instances import Change, InstanceRow
+from hyperllamactl.protocol.keys import Keys
+from hyperllamactl.protocol.store import Collected, ModelDetails, ModelRow
 
 Paint = Callable[[str, str], str]  # (text, kind) -> the same text, coloured where the terminal wants it
 

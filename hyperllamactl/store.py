@@ -9,7 +9,8 @@ import sys
 from hyperllamactl import render
 from hyperllamactl.client import CallError
 from hyperllamactl.commands import Session, nothing
-from hyperllamactl.protocol import Collected, CollectGarbage, Copy, Create, Failed, Pull, Remove, Reply
+from hyperllamactl.protocol.base import Failed, Reply
+from hyperllamactl.protocol.store import Collected, CollectGarbage, Copy, Create, Pull, Remove
 
 
 def pull(session: Session, args: argparse.Namespace) -> None:

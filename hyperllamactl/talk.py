@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from hyperllamactl import render
-from hyperllamactl.protocol import Failed, Progress
+from hyperllamactl.protocol.base import Failed, Progress
 
 # ANSI colours of the states; every other state is on its way somewhere.
 _COLOURS = {"ready": "32", "failed": "31"}

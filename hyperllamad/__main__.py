@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from hyperllamad import __version__
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 
 EX_UNAVAILABLE, EX_SOFTWARE = 69, 70  # sysexits.h
@@ -42,20 +43,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the daemon until it is told to stop."""
     options = parser().parse_args(argv)
     try:
-        config = configuration.load(options.config)
+        config = load_config(options.config)
     except ConfigError as failure:
         print(f"hyperllamad: {failure}", file=sys.stderr)
         return 2
     if options.check_config:
         print(f"hyperllamad: the configuration in {config.paths.config} is good", file=sys.stderr)
         return 0
-    read = partial(configuration.load, options.config)
+    read = partial(load_config, options.config)
     return _run(config, read, demo=options.demo or "", prepare_only=options.prepare)
 
 
-def _run(
-    config: configuration.Config, read: Callable[[], configuration.Config], *, demo: str, prepare_only: bool
-) -> int:
+def _run(config: Config, read: Callable[[], Config], *, demo: str, prepare_only: bool) -> int:
     # Imported late: `--check-config` and `--help` should not pay for a web server.
     import anyio
 

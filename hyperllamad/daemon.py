@@ -22,7 +22,8 @@ import anyio.to_thread
 
 from hyperllamad import __version__, connections, doors, handover, heartbeat, signals
 from hyperllamad import demo as demonstration
-from hyperllamad.config import Config, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import Config
 from hyperllamad.control.app import create_app as create_control
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.durations import FOREVER

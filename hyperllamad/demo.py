@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperllamad.config import Config, ModelTable
+from hyperllamad.config.tables import Config, ModelTable
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import BadRequestError, HyperLlamaError
 from hyperllamad.core.models import Format

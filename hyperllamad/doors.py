@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 
 from hyperllamad import activation, listen
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.connections import UNBOUNDED, Bounds
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.sockets import addresses, open_tcp, open_unix

@@ -26,7 +26,8 @@ import anyio.to_thread
 import msgspec
 import tomli_w
 
-from hyperllamad.config import Config, decode
+from hyperllamad.config.tables import Config
+from hyperllamad.config.toml_file import decode
 from hyperllamad.core.errors import BadRequestError, ConfigError, InUseError, NoSuchKeyError
 from hyperllamad.core.quota import Limits
 from hyperllamad.telemetry import fields

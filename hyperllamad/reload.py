@@ -17,7 +17,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import ClosingError, ConfigError, HyperLlamaError
 from hyperllamad.core.instance import State

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 
 T = TypeVar("T")
 
 # Read at import, before a fixture hides the developer's environment: where `make engines` installed.
-INSTALLED = configuration.load(None, os.environ).paths
+INSTALLED = load_config(None, os.environ).paths
 
 
 def eventually(check: Callable[[], T], *, within: float, what: str) -> T:

@@ -1,4 +1,4 @@
-"""config.py: defaults, files, Ollama's environment, and errors that say file, key, found and expected."""
+"""The configuration: defaults, files, Ollama's environment, and errors that say file, key, found and expected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hyperllamad import config
+from hyperllamad.config.load import load_config
+from hyperllamad.config.tables import EngineTable, File, Server
+from hyperllamad.config.values import parse_host
 from hyperllamad.connections import Bounds
 from hyperllamad.core.errors import ConfigError
 
@@ -25,12 +27,12 @@ def write(directory: Path, text: str, name: str = "hyperllamad.toml") -> Path:
 
 def refused(directory: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        config.load(directory, {"HOME": "/h"})
+        load_config(directory, {"HOME": "/h"})
     return caught.value.message
 
 
 def test_without_files_everything_has_a_default(tmp_path: Path) -> None:
-    loaded = config.load(tmp_path, {"HOME": "/h"})
+    loaded = load_config(tmp_path, {"HOME": "/h"})
     assert loaded.server.address == ("127.0.0.1", 11434)
     assert loaded.fleet.keep_alive_seconds == 300
     assert loaded.paths.state == Path("/h/.local/state/hyperllama")
@@ -38,30 +40,30 @@ def test_without_files_everything_has_a_default(tmp_path: Path) -> None:
 
 
 def test_xdg_directories_are_used(tmp_path: Path) -> None:
-    loaded = config.load(tmp_path, {"HOME": "/h", "XDG_RUNTIME_DIR": "/r", "XDG_STATE_HOME": "/s"})
+    loaded = load_config(tmp_path, {"HOME": "/h", "XDG_RUNTIME_DIR": "/r", "XDG_STATE_HOME": "/s"})
     assert (loaded.paths.runtime, loaded.paths.state) == (Path("/r/hyperllama"), Path("/s/hyperllama"))
 
 
 def test_memory_is_stated_as_sizes_or_left_to_the_machine(tmp_path: Path) -> None:
-    assert config.load(tmp_path, {"HOME": "/h"}).fleet.sleep_memory_bytes is None
+    assert load_config(tmp_path, {"HOME": "/h"}).fleet.sleep_memory_bytes is None
     text = '[fleet]\nmemory = "2GiB"\ngpu_overhead = "1GB"\nsleep_memory = "0"\nspread = true\npinned = ["a", "b:3b"]\n'
-    fleet = config.load(write(tmp_path, text), {"HOME": "/h"}).fleet
+    fleet = load_config(write(tmp_path, text), {"HOME": "/h"}).fleet
     assert (fleet.memory_bytes, fleet.gpu_overhead_bytes, fleet.sleep_memory_bytes) == (2 << 30, 10**9, 0)
     assert (fleet.spread, fleet.pinned) == (True, ("a", "b:3b"))
 
 
 def test_ollamas_words_for_gpus_keep_their_meaning(tmp_path: Path) -> None:
     set_by_user = {"HOME": "/h", "OLLAMA_GPU_OVERHEAD": "1073741824", "OLLAMA_SCHED_SPREAD": "1"}
-    fleet = config.load(tmp_path, set_by_user).fleet
+    fleet = load_config(tmp_path, set_by_user).fleet
     assert (fleet.gpu_overhead_bytes, fleet.spread) == (1 << 30, True)
-    fleet = config.load(tmp_path, {"HOME": "/h", "OLLAMA_GPU_OVERHEAD": "much", "OLLAMA_SCHED_SPREAD": "0"}).fleet
+    fleet = load_config(tmp_path, {"HOME": "/h", "OLLAMA_GPU_OVERHEAD": "much", "OLLAMA_SCHED_SPREAD": "0"}).fleet
     assert (fleet.gpu_overhead_bytes, fleet.spread) == (0, False)
 
 
 def test_the_shipped_file_names_every_key_with_its_default() -> None:
     text = (SHIPPED / "hyperllamad.toml").read_text()
     stated = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
-    defaults = msgspec.to_builtins(config._File())
+    defaults = msgspec.to_builtins(File())
     assert stated == {
         table: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()} for table, keys in defaults.items()
     }
@@ -69,7 +71,7 @@ def test_the_shipped_file_names_every_key_with_its_default() -> None:
 
 
 def test_a_bare_number_is_seconds_and_a_negative_keep_alive_for_ever(tmp_path: Path) -> None:
-    loaded = config.load(write(tmp_path, "[fleet]\nkeep_alive = '-1'\nstop_timeout = '3'\n"), {"HOME": "/h"})
+    loaded = load_config(write(tmp_path, "[fleet]\nkeep_alive = '-1'\nstop_timeout = '3'\n"), {"HOME": "/h"})
     assert (loaded.fleet.keep_alive_seconds, loaded.fleet.stop_timeout_seconds) == (float("inf"), 3)
 
 
@@ -80,9 +82,9 @@ def test_engine_and_model_files(tmp_path: Path) -> None:
         'name = "tiny"\npath = "/m/tiny.gguf"\ncontext = 2048\n[parameters]\ntemperature = 0\n',
         "models.d/tiny.toml",
     )
-    loaded = config.load(tmp_path, {"HOME": "/h"})
+    loaded = load_config(tmp_path, {"HOME": "/h"})
     assert loaded.engine_table("vllm").memory_bytes == 2 << 30
-    assert loaded.engine_table("max") == config.EngineTable()
+    assert loaded.engine_table("max") == EngineTable()
     assert loaded.model[0].parameters == {"temperature": 0}
 
 
@@ -122,16 +124,16 @@ def test_a_wrong_value_is_refused(tmp_path: Path, file: str, text: str, says: st
 
 def test_connections_are_bounded_by_the_descriptors_unless_stated(tmp_path: Path) -> None:
     write(tmp_path, "[server]\nheader_timeout = '3s'\nunread_timeout = '0'\n")
-    assert config.load(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(10_000, 256, 3.0, 75.0, 0.0)
+    assert load_config(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(10_000, 256, 3.0, 75.0, 0.0)
     write(tmp_path, "[server]\nmax_connections = 5\nconnections_per_address = 0\n")
-    assert config.load(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(5, 0, 10.0, 75.0, 120.0)
-    assert config.Server().bounds(64).connections == 16, "a few even then"
+    assert load_config(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(5, 0, 10.0, 75.0, 120.0)
+    assert Server().bounds(64).connections == 16, "a few even then"
 
 
 def test_engines_end_with_the_daemon_unless_stated(tmp_path: Path) -> None:
-    assert config.load(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 0
+    assert load_config(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 0
     write(tmp_path, "[fleet]\nadopt_within = '1m30s'\n")
-    assert config.load(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 90
+    assert load_config(tmp_path, {"HOME": "/h"}).fleet.adopt_within_seconds == 90
     assert "`fleet.adopt_within`" in refused(write(tmp_path, "[fleet]\nadopt_within = 'soon'\n"))
 
 
@@ -153,7 +155,7 @@ def test_ollamas_environment_wins_over_the_file(tmp_path: Path) -> None:
         "OLLAMA_LOAD_TIMEOUT": "0",
         "OLLAMA_DEBUG": "1",
     }
-    loaded = config.load(tmp_path, environ)
+    loaded = load_config(tmp_path, environ)
     assert loaded.server.address == ("0.0.0.0", 8080)
     assert loaded.server.origins == ("http://a", "http://b*")
     assert loaded.fleet.keep_alive_seconds == float("inf")
@@ -181,15 +183,15 @@ def test_ollamas_environment_wins_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_hosts_in_every_form_ollama_takes(text: str, address: tuple[str, int]) -> None:
-    assert config.parse_host(text) == address
+    assert parse_host(text) == address
 
 
 def test_what_is_prepared_where(tmp_path: Path) -> None:
     (tmp_path / "engines.d").mkdir()
     for stated, expected in (("auto", (False, True)), ("on", (True, True)), ("off", (False, False))):
         (tmp_path / "engines.d" / "vllm.toml").write_text(f'prepare = "{stated}"\n')
-        table = config.load(tmp_path, {"HOME": "/h"}).engine_table("vllm")
+        table = load_config(tmp_path, {"HOME": "/h"}).engine_table("vllm")
         assert (table.prepares("cpu"), table.prepares("cuda")) == expected
     (tmp_path / "engines.d" / "vllm.toml").write_text('prepare = "yes"\n')
     with pytest.raises(ConfigError, match=r"vllm.toml: `prepare` is 'yes', but"):
-        config.load(tmp_path, {"HOME": "/h"})
+        load_config(tmp_path, {"HOME": "/h"})

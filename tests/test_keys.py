@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad import config
+from hyperllamad.config.load import load_config
 from hyperllamad.core.errors import BadRequestError, ConfigError, InUseError, NoSuchKeyError
 from hyperllamad.core.quota import Limits
 from hyperllamad.keys import CREDENTIAL, KeyRing
@@ -28,11 +28,11 @@ def ring(root: Path, text: str = "", *, main: str = "", mode: int = 0o600, crede
         (root / "credentials").mkdir()
         (root / "credentials" / CREDENTIAL).write_text(credential)
         environ["CREDENTIALS_DIRECTORY"] = str(root / "credentials")
-    return KeyRing(config.load(root / "etc", environ))
+    return KeyRing(load_config(root / "etc", environ))
 
 
 def test_by_default_the_file_lies_in_the_state_directory_and_nobody_is_asked(tmp_path: Path) -> None:
-    loaded = config.load(tmp_path, {"HOME": str(tmp_path)})
+    loaded = load_config(tmp_path, {"HOME": str(tmp_path)})
     assert loaded.keys_file == loaded.paths.state / "keys.toml"
     assert not KeyRing(loaded).required
 
@@ -152,6 +152,6 @@ async def test_a_credential_counts_as_well_and_cannot_be_changed(tmp_path: Path)
 
 async def test_a_directory_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "hyperllamad.toml").write_text("[keys]\nfile = '/proc/no/keys.toml'\n")
-    keys = KeyRing(config.load(tmp_path, {"HOME": str(tmp_path)}))
+    keys = KeyRing(load_config(tmp_path, {"HOME": str(tmp_path)}))
     with pytest.raises(ConfigError, match=r"/proc/no/keys\.toml: cannot be written: No such file"):
         await keys.add("a")

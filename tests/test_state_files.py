@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad import config
+from hyperllamad.config.load import load_config
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 from hyperllamad.core.models import HOST, Key, Placement, Share
 from hyperllamad.engines.base import Host
@@ -75,7 +75,7 @@ def test_what_was_learned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_variant_of_a_model(tmp_path: Path) -> None:
-    loaded = config.load(tmp_path / "etc", {"HOME": str(tmp_path)})
+    loaded = load_config(tmp_path / "etc", {"HOME": str(tmp_path)})
     model = loaded.paths.models / "tiny@q4" / "x.gguf"
     model.parent.mkdir(parents=True)
     model.write_bytes(small_gguf())
@@ -107,7 +107,7 @@ async def test_the_api_keys(tmp_path: Path) -> None:
     """Nobody is let in by half a key, and a start says which file is wrong."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "hyperllamad.toml").write_text("[keys]\nrequired = true\n")
-    loaded = config.load(tmp_path / "etc", {"HOME": str(tmp_path)})
+    loaded = load_config(tmp_path / "etc", {"HOME": str(tmp_path)})
     ring = KeyRing(loaded)
     ring.load()
     text = await ring.add("alice")

@@ -19,7 +19,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectSendStream
 from quart.wrappers.response import ResponseBody
 
-from hyperllamactl.protocol import Failed, Progress, Reply
+from hyperllamactl.protocol.base import Failed, Progress, Reply
 from hyperllamad.core.errors import HyperLlamaError
 
 log = logging.getLogger("hyperllamad.control")

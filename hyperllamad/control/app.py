@@ -17,7 +17,8 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from hyperllamactl import __version__
-from hyperllamactl.protocol import COMMANDS, Command, Failed, Reply, Role
+from hyperllamactl.protocol.base import Command, Failed, Reply, Role
+from hyperllamactl.protocol.table import COMMANDS
 from hyperllamad.control import answer
 from hyperllamad.control.errors import UnknownCommandError
 from hyperllamad.control.handlers import AT_ONCE, STREAMS

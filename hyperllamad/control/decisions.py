@@ -6,7 +6,18 @@ from contextlib import suppress
 
 import msgspec
 
-from hyperllamactl import protocol
+from hyperllamactl.protocol.base import Done
+from hyperllamactl.protocol.decisions import (
+    Decision,
+    Events,
+    LeavingRow,
+    LoadPlan,
+    NeedRow,
+    PlanLoad,
+    ShareRow,
+    Why,
+    WhyReport,
+)
 from hyperllamad.control import views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.rooms import Rooms
@@ -18,20 +29,20 @@ from hyperllamad.supervision.events import Event
 TOLD = 20  # decisions that `why` goes back
 
 
-def why(rooms: Rooms, command: protocol.Why) -> protocol.WhyReport:
+def why(rooms: Rooms, command: Why) -> WhyReport:
     """What an instance is, and how it came to that."""
     model = rooms.catalog.resolve(command.model)
     key = _key(rooms, model)
     rows = [row for row in rooms.supervisor.rows() if row.name == str(model.name) or row.instance == str(key)]
     events = rooms.supervisor.events.last(TOLD, key, str(model.name))
-    return protocol.WhyReport(
+    return WhyReport(
         model=str(model.name),
         instances=[views.instance(row) for row in rows],
         decisions=[_decision(event) for event in events],
     )
 
 
-async def events(rooms: Rooms, command: protocol.Events, teller: Teller) -> protocol.Done:
+async def events(rooms: Rooms, command: Events, teller: Teller) -> Done:
     """The last decisions and, when following, every one that comes, until the daemon ends."""
     with rooms.supervisor.events.watch() as coming:
         for event in rooms.supervisor.events.last(command.lines):
@@ -39,10 +50,10 @@ async def events(rooms: Rooms, command: protocol.Events, teller: Teller) -> prot
         if command.follow:
             async for event in coming:
                 await teller.tell(_decision(event))
-    return protocol.Done()
+    return Done()
 
 
-async def plan_load(rooms: Rooms, command: protocol.PlanLoad, teller: Teller) -> protocol.LoadPlan:  # noqa: ARG001
+async def plan_load(rooms: Rooms, command: PlanLoad, teller: Teller) -> LoadPlan:  # noqa: ARG001
     """Measure, and decide as if the model were asked for now."""
     model = rooms.catalog.resolve(command.model)
     engine = rooms.supervisor.settings(model).engine
@@ -50,23 +61,21 @@ async def plan_load(rooms: Rooms, command: protocol.PlanLoad, teller: Teller) ->
     key = _key(rooms, model)
     for row in rooms.supervisor.rows():
         if row.instance == str(key) and row.state == "ready":
-            return protocol.LoadPlan(model=str(model.name), engine=engine, outcome="loaded", why="it is ready already")
-    plan = protocol.LoadPlan(model=str(model.name), engine=engine, outcome="", why="")
+            return LoadPlan(model=str(model.name), engine=engine, outcome="loaded", why="it is ready already")
+    plan = LoadPlan(model=str(model.name), engine=engine, outcome="", why="")
     return _planned(plan, rooms, *rooms.supervisor.plan_load(model))
 
 
-def _planned(
-    plan: protocol.LoadPlan, rooms: Rooms, question: Question, answer: Answer, terms: Terms
-) -> protocol.LoadPlan:
+def _planned(plan: LoadPlan, rooms: Rooms, question: Question, answer: Answer, terms: Terms) -> LoadPlan:
     need = terms.need
-    plan.need = protocol.NeedRow(weights=need.weights, kv_cache=need.kv_cache, overhead=need.overhead)
+    plan.need = NeedRow(weights=need.weights, kv_cache=need.kv_cache, overhead=need.overhead)
     match answer:
         case Placed(placement, victims):
             tenants = {tenant.key: tenant for tenant in question.tenants}
             plan.outcome, plan.why = "fits", "after others have left" if victims else "now"
-            plan.shares = [protocol.ShareRow(gpu=share.index, size=share.bytes) for share in placement.shares]
+            plan.shares = [ShareRow(gpu=share.index, size=share.bytes) for share in placement.shares]
             plan.leaving = [
-                protocol.LeavingRow(
+                LeavingRow(
                     model=rooms.supervisor.name_of(victim.key),
                     how="unloads" if victim.level == STOP else "sleeps",
                     requests=tenants[victim.key].leases,
@@ -84,9 +93,9 @@ def _planned(
     return plan
 
 
-def _decision(event: Event) -> protocol.Decision:
+def _decision(event: Event) -> Decision:
     record = event.record
-    return protocol.Decision(
+    return Decision(
         at=event.at,
         what=record.what,
         model=event.name,

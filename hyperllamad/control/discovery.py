@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hyperllamactl import protocol
+from hyperllamactl.protocol.engines import EngineList
+from hyperllamactl.protocol.machine import GpuRow, Info, MachineReport, OfferRow, Recommend, Recommendations
 from hyperllamad.control import engines
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.errors import BadRequestError
@@ -22,9 +23,9 @@ FEATURES = frozenset(
 )
 
 
-async def info(rooms: Rooms, _: protocol.Info) -> protocol.MachineReport:
+async def info(rooms: Rooms, _: Info) -> MachineReport:
     machine = await rooms.machine()
-    return protocol.MachineReport(
+    return MachineReport(
         gpus=[_gpu(gpu) for gpu in machine.gpus.devices],
         driver=machine.gpus.driver,
         cuda=machine.gpus.cuda,
@@ -35,19 +36,19 @@ async def info(rooms: Rooms, _: protocol.Info) -> protocol.MachineReport:
         memory=machine.memory,
         available=machine.available,
         ours=machine.ours,
-        engines=engines.list_engines(rooms, protocol.EngineList()).engines,
+        engines=engines.list_engines(rooms, EngineList()).engines,
     )
 
 
-async def recommend(rooms: Rooms, command: protocol.Recommend) -> protocol.Recommendations:
+async def recommend(rooms: Rooms, command: Recommend) -> Recommendations:
     """Raises InvalidNameError, UnknownShortNameError, BadRequestError for repositories: nothing is known of them."""
     machine, kinds, names = await rooms.machine(), rooms.homes.kinds(), rooms.library.names
     if command.model:
         entry = _entry(rooms, ModelName.parse(command.model))
         (found,) = recommending.every([entry], machine, kinds)
-        return protocol.Recommendations(offers=[_offer(entry, offer) for offer in found.offers])
+        return Recommendations(offers=[_offer(entry, offer) for offer in found.offers])
     choose = recommending.every if command.every else recommending.best
-    return protocol.Recommendations(offers=list(_first(choose(names.entries, machine, kinds))))
+    return Recommendations(offers=list(_first(choose(names.entries, machine, kinds))))
 
 
 def _entry(rooms: Rooms, name: ModelName) -> Entry:
@@ -57,12 +58,12 @@ def _entry(rooms: Rooms, name: ModelName) -> Entry:
     return rooms.library.names.find(name)[0]
 
 
-def _first(found: Iterable[Recommendation]) -> Iterable[protocol.OfferRow]:
+def _first(found: Iterable[Recommendation]) -> Iterable[OfferRow]:
     return (_offer(one.entry, one.offers[0]) for one in found)
 
 
-def _gpu(gpu: Gpu) -> protocol.GpuRow:
-    return protocol.GpuRow(
+def _gpu(gpu: Gpu) -> GpuRow:
+    return GpuRow(
         index=gpu.index,
         uuid=gpu.uuid,
         name=gpu.name,
@@ -75,8 +76,8 @@ def _gpu(gpu: Gpu) -> protocol.GpuRow:
     )
 
 
-def _offer(entry: Entry, offer: Offer) -> protocol.OfferRow:
-    return protocol.OfferRow(
+def _offer(entry: Entry, offer: Offer) -> OfferRow:
+    return OfferRow(
         name=f"{entry.name}-{offer.kind}",
         model=entry.name,
         repository=entry.repository(offer.kind),

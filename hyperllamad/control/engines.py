@@ -8,8 +8,8 @@ from functools import partial
 
 import anyio.to_thread
 
-from hyperllamactl import protocol
-from hyperllamactl.protocol import Progress
+from hyperllamactl.protocol.base import Done, Progress
+from hyperllamactl.protocol.engines import EngineInstall, EngineList, EngineRemove, Engines
 from hyperllamad import packages
 from hyperllamad.control import views
 from hyperllamad.control.answer import Teller
@@ -22,15 +22,15 @@ from hyperllamad.engines import install as installer
 from hyperllamad.engines.base import Engine, Home
 
 
-def list_engines(rooms: Rooms, _: protocol.EngineList) -> protocol.Engines:
+def list_engines(rooms: Rooms, _: EngineList) -> Engines:
     rows = []
     for name in base.NAMES:
         homes = [home for home in rooms.homes.all() if home.engine == name]
         rows += views.engine(base.load(name), homes, rooms.homes.current(name))
-    return protocol.Engines(engines=rows)
+    return Engines(engines=rows)
 
 
-async def install(rooms: Rooms, command: protocol.EngineInstall, teller: Teller) -> protocol.Done:
+async def install(rooms: Rooms, command: EngineInstall, teller: Teller) -> Done:
     """The install belongs to its command: a client that hangs up cancels it, and no half home is left."""
     engine = _engine(command.name)
     newest = Progress(phase="starting", detail=engine.title)
@@ -53,10 +53,10 @@ async def install(rooms: Rooms, command: protocol.EngineInstall, teller: Teller)
     current = rooms.homes.current(engine.name)
     # Another one stays in use where the configuration names it.
     use = f"; {current.id} stays in use" if current and current.id != home.id else "; new instances run in it"
-    return protocol.Done(message=f"{engine.title} {home.version} ({home.variant}) is installed{use}")
+    return Done(message=f"{engine.title} {home.version} ({home.variant}) is installed{use}")
 
 
-async def remove(rooms: Rooms, command: protocol.EngineRemove, teller: Teller) -> protocol.Done:
+async def remove(rooms: Rooms, command: EngineRemove, teller: Teller) -> Done:
     engine = _engine(command.name)
     homes = [home for home in rooms.homes.all() if home.engine == engine.name]
     home = _meant(homes, engine, command)
@@ -72,7 +72,7 @@ async def remove(rooms: Rooms, command: protocol.EngineRemove, teller: Teller) -
     await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True))
     compiled = rooms.config.paths.cache / "engines" / home.id  # for no other home, not even of the same version
     await anyio.to_thread.run_sync(partial(shutil.rmtree, compiled, ignore_errors=True))
-    return protocol.Done(message=f"{home.id} is removed")
+    return Done(message=f"{home.id} is removed")
 
 
 def _engine(name: str) -> Engine:
@@ -81,7 +81,7 @@ def _engine(name: str) -> Engine:
     return base.load(name)
 
 
-def _meant(homes: Sequence[Home], engine: Engine, command: protocol.EngineRemove) -> Home:
+def _meant(homes: Sequence[Home], engine: Engine, command: EngineRemove) -> Home:
     """The one of the engine's homes that the command describes."""
     meant = [home for home in homes if command.version in {"", home.version} and command.variant in {"", home.variant}]
     if not meant:

@@ -12,8 +12,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from hyperllamactl import __version__, protocol
-from hyperllamactl.protocol import Command, Progress, Reply
+from hyperllamactl import __version__
+from hyperllamactl.protocol.base import Caution, Command, Done, Progress, Reply
+from hyperllamactl.protocol.daemon import Reload, Status, StatusReport
+from hyperllamactl.protocol.decisions import Events, PlanLoad, Why
+from hyperllamactl.protocol.engines import EngineInstall, EngineList, EngineRemove
+from hyperllamactl.protocol.instances import Instances, Load, LogLine, Logs, Ps, Unload, Warm, Watch
+from hyperllamactl.protocol.keys import KeyList, KeyNew, KeyRemove
+from hyperllamactl.protocol.machine import Info, Recommend
+from hyperllamactl.protocol.store import (
+    BrokenModel,
+    CollectGarbage,
+    Copy,
+    Create,
+    List,
+    ModelDetails,
+    Models,
+    Pull,
+    Remove,
+    Show,
+)
 from hyperllamad.control import decisions, discovery, engines, keys, outlook, store, views
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.errors import NotLoadedError
@@ -30,9 +48,9 @@ from hyperllamad.supervision.rows import Row
 # -- answered at once --------------------------------------------------------------------------------------------------
 
 
-def status(rooms: Rooms, _: protocol.Status) -> protocol.StatusReport:
+def status(rooms: Rooms, _: Status) -> StatusReport:
     rows = rooms.supervisor.rows()
-    return protocol.StatusReport(
+    return StatusReport(
         version=__version__,
         pid=os.getpid(),
         started_at=rooms.started_at,
@@ -49,31 +67,31 @@ def status(rooms: Rooms, _: protocol.Status) -> protocol.StatusReport:
     )
 
 
-def ps(rooms: Rooms, _: protocol.Ps) -> protocol.Instances:
-    return protocol.Instances(instances=[views.instance(row) for row in rooms.supervisor.rows()])
+def ps(rooms: Rooms, _: Ps) -> Instances:
+    return Instances(instances=[views.instance(row) for row in rooms.supervisor.rows()])
 
 
-def list_models(rooms: Rooms, _: protocol.List) -> protocol.Models:
+def list_models(rooms: Rooms, _: List) -> Models:
     broken = [
-        protocol.BrokenModel(name=problem.name, path=problem.path, problem=problem.sentence)
+        BrokenModel(name=problem.name, path=problem.path, problem=problem.sentence)
         for problem in rooms.catalog.problems()
     ]
-    return protocol.Models(models=[views.model(rooms, model) for model in rooms.catalog.list()], broken=broken)
+    return Models(models=[views.model(rooms, model) for model in rooms.catalog.list()], broken=broken)
 
 
-def show(rooms: Rooms, command: protocol.Show) -> protocol.ModelDetails:
+def show(rooms: Rooms, command: Show) -> ModelDetails:
     return views.details(rooms, rooms.catalog.resolve(command.model))
 
 
 # -- loading and unloading ---------------------------------------------------------------------------------------------
 
 
-async def load(rooms: Rooms, command: protocol.Load, teller: Teller) -> protocol.Instances:
+async def load(rooms: Rooms, command: Load, teller: Teller) -> Instances:
     """Hold a lease until it is granted, then give it back: the model stays for its keep_alive, as after a request."""
     keep_alive = durations.keep_alive(command.keep_alive)
     model = rooms.catalog.resolve(command.model)
     if sentence := await outlook.caution(rooms, model):
-        await teller.tell(protocol.Caution(message=sentence))
+        await teller.tell(Caution(message=sentence))
     rooms.supervisor.retry(model)  # who asks for it by hand has perhaps mended what made it fail
     lease = rooms.supervisor.lease(model, keep_alive=keep_alive)
     instance = str(lease.key)
@@ -91,21 +109,21 @@ async def load(rooms: Rooms, command: protocol.Load, teller: Teller) -> protocol
     finally:
         lease.release()
     row = _row(rooms, instance) or held  # gone already, when it was not to be kept
-    return protocol.Instances(instances=[views.instance(row)] if row else [])
+    return Instances(instances=[views.instance(row)] if row else [])
 
 
-async def warm(rooms: Rooms, command: protocol.Warm, teller: Teller) -> protocol.Done:
+async def warm(rooms: Rooms, command: Warm, teller: Teller) -> Done:
     """A load that nobody keeps.  Engines keep what they compiled below the cache directory of their home."""
     model = rooms.catalog.resolve(command.model)
     served = {State.READY, State.ASLEEP, State.DRAINING}
     if any(row.instance in _instances(rooms, model) and row.state in served for row in rooms.supervisor.rows()):
-        return protocol.Done(message=f"{model.name} is loaded, so its caches are warm")
-    loaded = await load(rooms, protocol.Load(model=command.model, keep_alive=0), teller)
+        return Done(message=f"{model.name} is loaded, so its caches are warm")
+    loaded = await load(rooms, Load(model=command.model, keep_alive=0), teller)
     phases = ", ".join(f"{phase} {took:.1f} s" for row in loaded.instances for phase, took in row.phases.items())
-    return protocol.Done(message=f"{model.name} is warm: {phases or 'it was loaded once'}")
+    return Done(message=f"{model.name} is warm: {phases or 'it was loaded once'}")
 
 
-async def unload(rooms: Rooms, command: protocol.Unload, teller: Teller) -> protocol.Done:
+async def unload(rooms: Rooms, command: Unload, teller: Teller) -> Done:
     """Send the model away and wait until nothing is left of it.  A hang-up ends the wait only."""
     model = rooms.catalog.resolve(command.model)
     leaving = _instances(rooms, model)
@@ -132,7 +150,7 @@ async def unload(rooms: Rooms, command: protocol.Unload, teller: Teller) -> prot
             raise ClosingError
 
         await wait_reporting(wait_gone(), reporter.run)
-    return protocol.Done(message=f"{model.name} is unloaded")
+    return Done(message=f"{model.name} is unloaded")
 
 
 def _row(rooms: Rooms, instance: str) -> Row | None:
@@ -155,7 +173,7 @@ async def _follow(rooms: Rooms, instances: set[str], reporter: Reporter) -> None
                 reporter.moved()
 
 
-async def reload(rooms: Rooms, _: protocol.Reload, teller: Teller) -> protocol.Done:
+async def reload(rooms: Rooms, _: Reload, teller: Teller) -> Done:
     """The new configuration is in force before anything is waited for; a hang-up does not take it back."""
     waits_for = ""
 
@@ -165,13 +183,13 @@ async def reload(rooms: Rooms, _: protocol.Reload, teller: Teller) -> protocol.D
         reporter.moved()
 
     reporter = Reporter(teller, lambda: Progress(phase="reloading", detail=waits_for))
-    return protocol.Done(message=await wait_reporting(rooms.reloader.reload(moved), reporter.run))
+    return Done(message=await wait_reporting(rooms.reloader.reload(moved), reporter.run))
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------
 
 
-async def logs(rooms: Rooms, command: protocol.Logs, teller: Teller) -> protocol.Done:
+async def logs(rooms: Rooms, command: Logs, teller: Teller) -> Done:
     """What was printed, then, when following, what comes, until the engine has ended for good."""
     ring = rooms.supervisor.logs(ModelName.parse(command.model))
     if ring is None:
@@ -179,51 +197,51 @@ async def logs(rooms: Rooms, command: protocol.Logs, teller: Teller) -> protocol
     with ring.follow() as coming:
         past = list(ring)
         for line in past[max(0, len(past) - command.lines) :]:
-            await teller.tell(protocol.LogLine(at=line.at, text=line.text))
+            await teller.tell(LogLine(at=line.at, text=line.text))
         if not command.follow:
-            return protocol.Done()
+            return Done()
         async for line in coming:
-            await teller.tell(protocol.LogLine(at=line.at, text=line.text))
-    return protocol.Done(message="the engine has ended")
+            await teller.tell(LogLine(at=line.at, text=line.text))
+    return Done(message="the engine has ended")
 
 
-async def watch(rooms: Rooms, _: protocol.Watch, teller: Teller) -> protocol.Done:
+async def watch(rooms: Rooms, _: Watch, teller: Teller) -> Done:
     """Every change from now on, until the daemon ends."""
     with rooms.supervisor.watch() as changes:
         async for change in changes:
             await teller.tell(views.change(change))
-    return protocol.Done(message="nothing more to watch: hyperllamad shuts down, or its reader was too slow")
+    return Done(message="nothing more to watch: hyperllamad shuts down, or its reader was too slow")
 
 
 # -- the map -----------------------------------------------------------------------------------------------------------
 
 AT_ONCE: Mapping[type[Command], Callable[[Rooms, Any], Reply | Awaitable[Reply]]] = {
-    protocol.Status: status,
-    protocol.Ps: ps,
-    protocol.List: list_models,
-    protocol.Show: show,
-    protocol.Why: decisions.why,
-    protocol.EngineList: engines.list_engines,
-    protocol.KeyList: keys.list_keys,
-    protocol.Info: discovery.info,
-    protocol.Recommend: discovery.recommend,
+    Status: status,
+    Ps: ps,
+    List: list_models,
+    Show: show,
+    Why: decisions.why,
+    EngineList: engines.list_engines,
+    KeyList: keys.list_keys,
+    Info: discovery.info,
+    Recommend: discovery.recommend,
 }
 STREAMS: Mapping[type[Command], Callable[[Rooms, Any, Teller], Awaitable[Reply]]] = {
-    protocol.Pull: store.pull,
-    protocol.Remove: store.remove,
-    protocol.Copy: store.copy,
-    protocol.Create: store.create,
-    protocol.CollectGarbage: store.collect_garbage,
-    protocol.Reload: reload,
-    protocol.Load: load,
-    protocol.Warm: warm,
-    protocol.Unload: unload,
-    protocol.Logs: logs,
-    protocol.Watch: watch,
-    protocol.PlanLoad: decisions.plan_load,
-    protocol.Events: decisions.events,
-    protocol.EngineInstall: engines.install,
-    protocol.EngineRemove: engines.remove,
-    protocol.KeyNew: keys.new,
-    protocol.KeyRemove: keys.remove,
+    Pull: store.pull,
+    Remove: store.remove,
+    Copy: store.copy,
+    Create: store.create,
+    CollectGarbage: store.collect_garbage,
+    Reload: reload,
+    Load: load,
+    Warm: warm,
+    Unload: unload,
+    Logs: logs,
+    Watch: watch,
+    PlanLoad: decisions.plan_load,
+    Events: decisions.events,
+    EngineInstall: engines.install,
+    EngineRemove: engines.remove,
+    KeyNew: keys.new,
+    KeyRemove: keys.remove,
 }

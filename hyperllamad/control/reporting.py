@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from hyperllamactl.protocol import Progress
+from hyperllamactl.protocol.base import Progress
 from hyperllamad.control.answer import Teller
 from hyperllamad.core.errors import HyperLlamaError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import grp
 import os
 
-from hyperllamactl.protocol import Command, Role
+from hyperllamactl.protocol.base import Command, Role
 from hyperllamad.core.errors import NotPermittedError
 from hyperllamad.listen import Peer
 

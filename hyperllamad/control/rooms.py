@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.machine import Machine
 from hyperllamad.engines.homes import Homes
 from hyperllamad.keys import KeyRing

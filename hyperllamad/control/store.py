@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from hyperllamactl import protocol
-from hyperllamactl.protocol import Caution, FilePart, Progress
+from hyperllamactl.protocol.base import Caution, Done, FilePart, Progress
+from hyperllamactl.protocol.store import Collected, CollectGarbage, Copy, Create, GarbageRow, Pull, Remove
 from hyperllamad.control.answer import Teller
 from hyperllamad.control.reporting import Reporter, wait_reporting
 from hyperllamad.control.rooms import Rooms
@@ -35,7 +35,7 @@ class _Transfer:
         return Progress(phase="pulling", done=done, total=total, files=files)
 
 
-async def pull(rooms: Rooms, command: protocol.Pull, teller: Teller) -> protocol.Done:
+async def pull(rooms: Rooms, command: Pull, teller: Teller) -> Done:
     """A hang-up ends the download unless somebody else watches it; what has come is kept for the next pull."""
     transfer = _Transfer()
     reporter = Reporter(teller, transfer.progress)
@@ -52,10 +52,10 @@ async def pull(rooms: Rooms, command: protocol.Pull, teller: Teller) -> protocol
                     reporter.moved()
 
         await wait_reporting(follow(), reporter.run)
-    return protocol.Done(message=f"{ModelName.parse(command.model)} is here")
+    return Done(message=f"{ModelName.parse(command.model)} is here")
 
 
-async def create(rooms: Rooms, command: protocol.Create, teller: Teller) -> protocol.Done:
+async def create(rooms: Rooms, command: Create, teller: Teller) -> Done:
     """A base that is not here is pulled first; a hang-up ends that as it ends a pull."""
     wanted = Wanted(
         name=command.model,
@@ -76,23 +76,23 @@ async def create(rooms: Rooms, command: protocol.Create, teller: Teller) -> prot
         reporter.moved()
 
     await wait_reporting(rooms.library.create(wanted, on_step=hear), reporter.run)
-    return protocol.Done(message=f"{ModelName.parse(command.model)} is here")
+    return Done(message=f"{ModelName.parse(command.model)} is here")
 
 
-async def remove(rooms: Rooms, command: protocol.Remove, _: Teller) -> protocol.Done:
+async def remove(rooms: Rooms, command: Remove, _: Teller) -> Done:
     """A running copy stays until its time is over."""
     await rooms.library.delete(command.model)
-    return protocol.Done(message=f"{ModelName.parse(command.model)} is removed")
+    return Done(message=f"{ModelName.parse(command.model)} is removed")
 
 
-async def copy(rooms: Rooms, command: protocol.Copy, _: Teller) -> protocol.Done:
+async def copy(rooms: Rooms, command: Copy, _: Teller) -> Done:
     await rooms.library.copy(command.source, command.destination)
     name = ModelName.parse(command.destination)
-    return protocol.Done(message=f"{name} is a second name of {ModelName.parse(command.source)}")
+    return Done(message=f"{name} is a second name of {ModelName.parse(command.source)}")
 
 
-async def collect_garbage(rooms: Rooms, command: protocol.CollectGarbage, _: Teller) -> protocol.Collected:
+async def collect_garbage(rooms: Rooms, command: CollectGarbage, _: Teller) -> Collected:
     with anyio.CancelScope(shield=True):  # a thread that removes files is not to be left half way
         found = await rooms.library.collect_garbage(dry_run=command.dry_run)
-    items = [protocol.GarbageRow(path=str(it.path), size=it.size, reason=it.reason) for it in found]
-    return protocol.Collected(items=items, freed=sum(it.size for it in found), dry_run=command.dry_run)
+    items = [GarbageRow(path=str(it.path), size=it.size, reason=it.reason) for it in found]
+    return Collected(items=items, freed=sum(it.size for it in found), dry_run=command.dry_run)

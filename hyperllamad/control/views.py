@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperllamactl.protocol import Change, EngineRow, InstanceRow, ModelDetails, ModelRow
+from hyperllamactl.protocol.engines import EngineRow
+from hyperllamactl.protocol.instances import Change, InstanceRow
+from hyperllamactl.protocol.store import ModelDetails, ModelRow
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.errors import NoEngineError
 from hyperllamad.core.instance import State

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperllamad.config import SYSTEM_DIRECTORY
+from hyperllamad.config.paths import SYSTEM_DIRECTORY
 from hyperllamad.core.errors import ConfigError
 from hyperllamad.core.models import Model
 

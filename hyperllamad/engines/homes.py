@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Home

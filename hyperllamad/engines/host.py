@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hyperllamad.config import EnginesTable
+from hyperllamad.config.tables import EnginesTable
 from hyperllamad.engines.base import Host
 
 # Feature names in /proc/cpuinfo: x86's AVX-512 and AMX forms, Arm's.

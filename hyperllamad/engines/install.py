@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from hyperllamad import packages
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.engines import host, registries
 from hyperllamad.engines.base import Engine, Home, Recipe

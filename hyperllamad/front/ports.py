@@ -12,7 +12,7 @@ from typing import Protocol
 
 import aiohttp
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model, Settings
 from hyperllamad.engines.base import Engine

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hyperllamad.config import ModelsTable, ModelTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable, ModelTable
 from hyperllamad.core.errors import HyperLlamaError, LoadFailedError, ModelNotFoundError
 from hyperllamad.core.models import Model
 from hyperllamad.core.names import ModelName

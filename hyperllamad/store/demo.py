@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from hyperllamad import packages
-from hyperllamad.config import Paths
+from hyperllamad.config.paths import Paths
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.core.models import Format
 from hyperllamad.packages import OnProgress, Progress

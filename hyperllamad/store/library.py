@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import ModelNotFoundError
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import garbage, local, shortnames, uploaded

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperllamad.config import SYSTEM_DIRECTORY
+from hyperllamad.config.paths import SYSTEM_DIRECTORY
 from hyperllamad.core import fitting
 from hyperllamad.core.errors import ConfigError, HyperLlamaError, RepositoryNotFoundError, UnknownShortNameError
 from hyperllamad.core.fitting import GGUF, PUBLISHED, Weights

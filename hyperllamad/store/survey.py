@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperllamad.config import ModelTable
+from hyperllamad.config.tables import ModelTable
 from hyperllamad.core.errors import InvalidNameError
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import layout

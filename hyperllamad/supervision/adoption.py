@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperllamad.config import Paths
+from hyperllamad.config.paths import Paths
 from hyperllamad.core.actions import View
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Key, Model

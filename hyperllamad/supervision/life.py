@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import anyio
 import anyio.abc
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Limits, Placement

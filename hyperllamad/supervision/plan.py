@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.models import Device, Key, Model, Settings, Terms, key_of
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines import base, choose, host

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import anyio
 import msgspec
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.engines import base

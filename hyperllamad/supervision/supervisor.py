@@ -19,7 +19,7 @@ from typing import TypedDict
 import anyio
 import anyio.abc
 
-from hyperllamad.config import Config
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import HyperLlamaError, NoEngineError
 from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, Rules
 from hyperllamad.core.instance import Effect, Fact, State

@@ -11,7 +11,9 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from hyperllamad import config, listen, sockets, telemetry
+from hyperllamad import listen, sockets, telemetry
+from hyperllamad.config.load import load_config
+from hyperllamad.config.tables import Server
 from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
 from hyperllamad.store.library import Library
@@ -25,8 +27,8 @@ async def main(engine_socket: str, port: int) -> None:
     fake = FakeUpstream(Path(engine_socket), bench, FakeEngine())
     await fake.session.close()
     fake.session = Upstream(fake.engine, bench, fake.settings, engine_socket).session
-    settings = config.load(Path("/nonexistent"), {"HOME": "/nonexistent"})
-    settings = msgspec.structs.replace(settings, server=config.Server(host=f"127.0.0.1:{port}"))
+    settings = load_config(Path("/nonexistent"), {"HOME": "/nonexistent"})
+    settings = msgspec.structs.replace(settings, server=Server(host=f"127.0.0.1:{port}"))
     library = Library(settings, ShortNames(()))
     app = create_app(Services(FakeCatalog(bench), FakeSupervisor(fake), library, settings, telemetry.Metrics(), "0"))
     await listen.serve(app, sockets.open_tcp("127.0.0.1", port), stop=anyio.Event().wait, grace=1)

@@ -14,8 +14,10 @@ import msgspec
 import pytest
 
 from hyperllamactl.client import NAMES
-from hyperllamactl.protocol import Command, Line, Reply
-from hyperllamad import config, listen, sockets
+from hyperllamactl.protocol.base import Command, Reply
+from hyperllamactl.protocol.table import Line
+from hyperllamad import listen, sockets
+from hyperllamad.config.load import load_config
 from hyperllamad.control.app import create_app
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.machine import Machine
@@ -89,7 +91,7 @@ class Door:
 @pytest.fixture
 async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
     monkeypatch.setenv("PATH", "/nowhere")  # no llama-server of the machine's own
-    settings = config.load(tmp_path / "etc", {"HOME": str(tmp_path)})
+    settings = load_config(tmp_path / "etc", {"HOME": str(tmp_path)})
     supervisor = FakeSupervisor()
     homes = Homes(settings.paths.engines, settings.engine)
     rooms = Rooms(

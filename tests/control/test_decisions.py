@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperllamactl import protocol
+from hyperllamactl.protocol.decisions import Events, NeedRow, PlanLoad, Why
 from hyperllamad.control import decisions
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.records import Inputs, Outcome, replay
@@ -59,13 +59,13 @@ ROOMS: Any = Some()
 
 
 async def test_why_tells_what_became_of_a_model(supervisor: Supervisor, runtime: Path) -> None:
-    report = decisions.why(rooms(supervisor, runtime), protocol.Why(model="a"))
+    report = decisions.why(rooms(supervisor, runtime), Why(model="a"))
     assert report.instances == []
     assert [(line.what, line.why) for line in report.decisions] == [
         ("placed", "fits into memory"),
         ("evicted", "c:latest needs its room"),
     ]
-    report = decisions.why(rooms(supervisor, runtime), protocol.Why(model="c"))
+    report = decisions.why(rooms(supervisor, runtime), Why(model="c"))
     assert [row.state for row in report.instances] == ["ready"]
     assert [line.why for line in report.decisions] == ["fits into memory, once another has left"]
 
@@ -74,20 +74,20 @@ async def test_plan_load_says_what_would_happen_and_does_nothing(supervisor: Sup
     before = supervisor.rows()
     lines = Lines()
     all_rooms: Rooms = rooms(supervisor, runtime)
-    plan = await decisions.plan_load(all_rooms, protocol.PlanLoad(model="a"), lines)
+    plan = await decisions.plan_load(all_rooms, PlanLoad(model="a"), lines)
     assert (plan.outcome, plan.why) == ("fits", "after others have left")
     assert [(row.model, row.how, row.requests) for row in plan.leaving] == [("b:latest", "unloads", 0)]
-    assert plan.need == protocol.NeedRow(weights=WANTED * 9 // 10, kv_cache=0, overhead=0), "learned"
-    never = await decisions.plan_load(all_rooms, protocol.PlanLoad(model="big"), lines)
+    assert plan.need == NeedRow(weights=WANTED * 9 // 10, kv_cache=0, overhead=0), "learned"
+    never = await decisions.plan_load(all_rooms, PlanLoad(model="big"), lines)
     assert (never.outcome, never.why) == ("never", "needs 2.0 GiB, memory can free 1.0 GiB")
-    loaded = await decisions.plan_load(all_rooms, protocol.PlanLoad(model="b"), lines)
+    loaded = await decisions.plan_load(all_rooms, PlanLoad(model="b"), lines)
     assert loaded.outcome == "loaded"
     assert [row.name for row in supervisor.rows()] == [row.name for row in before]
 
 
 async def test_decisions_on_the_wire_can_be_made_again(supervisor: Supervisor, runtime: Path) -> None:
     lines = Lines()
-    await decisions.events(rooms(supervisor, runtime), protocol.Events(), lines)
+    await decisions.events(rooms(supervisor, runtime), Events(), lines)
     assert [line.what for line in lines.told] == ["placed", "placed", "placed", "evicted"]
     for line in lines.told:
         sent = msgspec.json.decode(msgspec.json.encode(line))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import anyio
 
-from hyperllamactl import protocol
-from hyperllamactl.protocol import Caution, Failed, MachineReport, Recommendations
+from hyperllamactl.protocol.base import Caution, Failed, Reply
+from hyperllamactl.protocol.instances import Load
+from hyperllamactl.protocol.machine import Info, MachineReport, Recommend, Recommendations
 from hyperllamad.core.instance import State
 from hyperllamad.core.machine import Capability, Gpu, Gpus, Machine
 from hyperllamad.store import shortnames
@@ -33,7 +34,7 @@ def on(door: Door, machine: Machine) -> None:
 async def test_info(door: Door) -> None:
     make_home(door.engines, "llama_cpp-1-cpu")
     on(door, replace(WITH_GPU, features=frozenset({"avx2", "sse4_2"})))
-    report = (await door.call(protocol.Info())).last
+    report = (await door.call(Info())).last
     assert isinstance(report, MachineReport)
     (gpu,) = report.gpus
     assert (gpu.name, gpu.capability, gpu.free, gpu.ours) == ("NVIDIA L4", "8.9", 16 * GIB, GIB)
@@ -46,7 +47,7 @@ async def test_info(door: Door) -> None:
 async def test_recommend_of_each_family_the_largest_that_is_pleasant(door: Door) -> None:
     make_home(door.engines, "llama_cpp-1-cpu")
     on(door, MACHINE)
-    report = (await door.call(protocol.Recommend())).last
+    report = (await door.call(Recommend())).last
     assert isinstance(report, Recommendations)
     families = [row.model.partition(":")[0] for row in report.offers]
     assert len(families) == len(set(families)) > 15
@@ -54,7 +55,7 @@ async def test_recommend_of_each_family_the_largest_that_is_pleasant(door: Door)
     assert not [row for row in report.offers if 0 < row.single < 5]
     assert sum(row.single > 0 for row in report.offers) > 10, "those that embed have no speed"
     assert "qwen3:4b" in {row.model for row in report.offers}  # 16 GB/s of weights: 8b would be under 5 a second
-    everything = (await door.call(protocol.Recommend(every=True))).last
+    everything = (await door.call(Recommend(every=True))).last
     assert len(everything.offers) == len(CATALOG.entries)
     assert any(not row.fits and "needs a GPU" in row.why for row in everything.offers)
 
@@ -63,7 +64,7 @@ async def test_recommend_one_model(door: Door) -> None:
     make_home(door.engines, "llama_cpp-1-cpu")
     make_home(door.engines, "vllm-1-cuda")
     on(door, WITH_GPU)
-    report = (await door.call(protocol.Recommend(model="qwen3:8b"))).last
+    report = (await door.call(Recommend(model="qwen3:8b"))).last
     assert [row.name for row in report.offers] == ["qwen3:8b-fp8", "qwen3:8b-awq", "qwen3:8b-gguf", "qwen3:8b-bf16"]
     first, last = report.offers[0], report.offers[-1]
     assert (first.repository, first.engine, first.device) == ("Qwen/Qwen3-8B-FP8", "vllm", "cuda")
@@ -74,18 +75,18 @@ async def test_recommend_one_model(door: Door) -> None:
 async def test_recommend_what_is_not_known(door: Door) -> None:
     on(door, MACHINE)
     for name, code in (("nosuch", "unknown_short_name"), ("hf.co/a/b", "bad_request"), ("a b", "invalid_name")):
-        failed = (await door.call(protocol.Recommend(model=name))).last
+        failed = (await door.call(Recommend(model=name))).last
         assert isinstance(failed, Failed)
         assert failed.code == code
 
 
-async def load(door: Door) -> list[protocol.Reply]:
+async def load(door: Door) -> list[Reply]:
     """The lines of a load that succeeds."""
-    lines: list[protocol.Reply] = []
+    lines: list[Reply] = []
     async with anyio.create_task_group() as tasks:
 
         async def call() -> None:
-            lines.extend((await door.call(protocol.Load(model="smollm2:135m"))).lines)
+            lines.extend((await door.call(Load(model="smollm2:135m"))).lines)
 
         tasks.start_soon(call)
         await door.supervisor.leased.wait()

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
-from hyperllamactl import __version__, protocol
-from hyperllamactl.protocol import COMMANDS, Failed, Role
+from hyperllamactl import __version__
+from hyperllamactl.protocol.base import Failed, Role
+from hyperllamactl.protocol.daemon import Status
+from hyperllamactl.protocol.instances import Load, Ps, Unload
+from hyperllamactl.protocol.store import List, Show
+from hyperllamactl.protocol.table import COMMANDS
 from hyperllamad.control import app as door_app
 from hyperllamad.control import handlers, roles
 from hyperllamad.listen import Peer
@@ -66,22 +70,22 @@ async def test_a_reader_may_not_change_anything_and_is_told_before_the_body_is_r
 
 async def test_a_reader_may_read(door: Door) -> None:
     door.peer = outsider()
-    for command in (protocol.Status(), protocol.Ps(), protocol.List(), protocol.Show(model="smollm2:135m")):
+    for command in (Status(), Ps(), List(), Show(model="smollm2:135m")):
         assert (await door.call(command)).status == 200
 
 
 async def test_the_kernel_says_who_is_there(door: Door) -> None:
     """No peer is injected: this very process is the daemon's own user."""
-    assert (await door.call(protocol.Unload(model="smollm2:135m"))).last.code == "not_loaded"
+    assert (await door.call(Unload(model="smollm2:135m"))).last.code == "not_loaded"
 
 
 async def test_the_log_says_who_asked_for_what(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hyperllamad")
     door.peer = outsider(uid=0, pid=4711)
-    await door.call(protocol.Unload(model="smollm2:135m"))
-    await door.call(protocol.Ps())
+    await door.call(Unload(model="smollm2:135m"))
+    await door.call(Ps())
     door.peer = outsider()
-    await door.call(protocol.Unload(model="smollm2:135m"))
+    await door.call(Unload(model="smollm2:135m"))
     told: list[tuple[str, Any]] = [(record.message, record.__dict__["fields"]) for record in caplog.records]
     assert told == [
         ("asked to unload", {"model": "smollm2:135m", "now": False, "uid": 0, "pid": 4711}),
@@ -153,7 +157,7 @@ async def test_a_body_without_end_is_refused(door: Door) -> None:
 async def test_every_answer_names_the_version(door: Door) -> None:
     for path in ("/v1/ps", "/v1/nope", "/v1/logs", "/"):
         assert (await door.post(path)).headers.getall("Server") == [f"hyperllamad/{__version__}"]
-    assert (await door.call(protocol.Unload(model="smollm2:135m"))).headers["Server"] == f"hyperllamad/{__version__}"
+    assert (await door.call(Unload(model="smollm2:135m"))).headers["Server"] == f"hyperllamad/{__version__}"
 
 
 # -- our own errors ----------------------------------------------------------------------------------------------------
@@ -167,9 +171,9 @@ async def test_our_own_error_is_a_sentence_for_the_client_and_a_trace_for_the_lo
 
     monkeypatch.setattr(door.supervisor, "rows", fall)
     monkeypatch.setattr(door.supervisor, "lease", lambda *_, **__: fall())
-    at_once = await door.call(protocol.Ps())
+    at_once = await door.call(Ps())
     assert (at_once.status, at_once.last.code) == (500, "internal")
-    stream = await door.call(protocol.Load(model="smollm2:135m"))
+    stream = await door.call(Load(model="smollm2:135m"))
     assert (stream.status, stream.last.code) == (200, "internal")
     for answer, name in ((at_once, "/v1/ps"), (stream, "load")):
         assert answer.last.message == f"'{name}' failed inside hyperllamad: ZeroDivisionError: oops"

@@ -10,8 +10,8 @@ from threading import Semaphore
 import pytest
 from msgspec.structs import replace
 
-from hyperllamactl import protocol
-from hyperllamactl.protocol import Caution, Collected, Done, Failed, Progress
+from hyperllamactl.protocol.base import Caution, Command, Done, Failed, Progress
+from hyperllamactl.protocol.store import Collected, CollectGarbage, Copy, Create, Pull, Remove, Turn
 from hyperllamad.store import layout, shortnames
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.inspect import inspect
@@ -45,7 +45,7 @@ async def test_progress_by_file(door: Door, hub: Hub, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in sharded_directory(tmp_path / "source").iterdir()}
     hub.put("org/shards", files)
     hub.gates["model-00002-of-00003.safetensors"] = Semaphore(0)
-    async with door.stream(protocol.Pull(model="hf.co/org/shards")) as next_line:
+    async with door.stream(Pull(model="hf.co/org/shards")) as next_line:
         while not (line := await next_line()).files or len(line.files) < 3:
             assert isinstance(line, Progress)
         names = {part.name for part in line.files}
@@ -71,14 +71,14 @@ async def test_the_choice_is_told(door: Door, hub: Hub) -> None:
         parameters=1_000_000_000,
     )
     door.rooms.library.names = shortnames.ShortNames([entry])
-    pulled = await door.call(protocol.Pull(model="tiny:1b"))
+    pulled = await door.call(Pull(model="tiny:1b"))
     assert pulled.last == Done(message="tiny:1b is here")
     first = pulled.lines[0]
     assert isinstance(first, Progress)
     assert (first.phase, first.detail[:21]) == ("choosing", "tiny:1b-gguf (org/rep")
     assert not [line for line in pulled.lines[1:] if isinstance(line, Progress) and "choosing" in line.phase]
     door.rooms.library.names = shortnames.ShortNames([replace(entry, name="big:1b", gguf="")])
-    cautious = await door.call(protocol.Pull(model="big:1b"))
+    cautious = await door.call(Pull(model="big:1b"))
     assert [line.message for line in cautious.lines if isinstance(line, Caution)] == [
         "big:1b will not run here as things are: big:1b-fp8: fp8 needs a GPU"
     ]
@@ -88,8 +88,8 @@ async def test_create_from_a_file_of_this_machine(door: Door, tmp_path: Path) ->
     source = tmp_path / "elsewhere" / "x.gguf"
     source.parent.mkdir()
     source.write_bytes(small_gguf())
-    turn = protocol.Turn(role="user", content="Hi")
-    command = protocol.Create(model="mine", path=str(source), system="Be brief.", messages=[turn])
+    turn = Turn(role="user", content="Hi")
+    command = Create(model="mine", path=str(source), system="Be brief.", messages=[turn])
     assert (await door.call(command)).last == Done(message="mine:latest is here")
     catalog = Catalog(door.rooms.config.paths, door.rooms.config.models, ())
     made = catalog.resolve("mine")
@@ -97,14 +97,14 @@ async def test_create_from_a_file_of_this_machine(door: Door, tmp_path: Path) ->
     link = Path(made.path)
     assert link.is_symlink()
     assert link.readlink() == source
-    assert isinstance((await door.call(protocol.Remove(model="mine"))).last, Done)
+    assert isinstance((await door.call(Remove(model="mine"))).last, Done)
     assert source.read_bytes() == small_gguf()
     assert catalog.list() == ()
 
 
 async def test_create_from_a_directory_of_this_machine(door: Door, tmp_path: Path) -> None:
     source = small_directory(tmp_path / "elsewhere", tokenizer_config={"chat_template": "x"})
-    assert isinstance((await door.call(protocol.Create(model="mine:hf", path=str(source)))).last, Done)
+    assert isinstance((await door.call(Create(model="mine:hf", path=str(source)))).last, Done)
     catalog = Catalog(door.rooms.config.paths, door.rooms.config.models, ())
     made = catalog.resolve("mine:hf")
     assert (made.format, made.chat_template) == ("safetensors", "x")
@@ -114,14 +114,14 @@ async def test_create_from_a_directory_of_this_machine(door: Door, tmp_path: Pat
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (protocol.Create(model="m", path="x.gguf"), "x.gguf is not an absolute path"),
-        (protocol.Create(model="m", path="/nowhere/x.gguf"), "/nowhere/x.gguf does not exist"),
-        (protocol.Create(model="m", path="/proc/version"), "/proc/version"),
-        (protocol.Create(model="m"), "neither 'from' or 'files' was specified"),
-        (protocol.Create(model="m", path="/proc/version", adapters=["/a"]), "/proc/version"),
+        (Create(model="m", path="x.gguf"), "x.gguf is not an absolute path"),
+        (Create(model="m", path="/nowhere/x.gguf"), "/nowhere/x.gguf does not exist"),
+        (Create(model="m", path="/proc/version"), "/proc/version"),
+        (Create(model="m"), "neither 'from' or 'files' was specified"),
+        (Create(model="m", path="/proc/version", adapters=["/a"]), "/proc/version"),
     ],
 )
-async def test_what_cannot_be_created(door: Door, command: protocol.Command, words: str) -> None:
+async def test_what_cannot_be_created(door: Door, command: Command, words: str) -> None:
     failed = (await door.call(command)).last
     assert isinstance(failed, Failed)
     assert words in failed.message
@@ -132,7 +132,7 @@ async def test_an_adapter_that_does_not_fit_leaves_no_model(door: Door, tmp_path
     source, adapter = tmp_path / "x.gguf", tmp_path / "lora.gguf"
     source.write_bytes(small_gguf())
     adapter.write_bytes(lora_gguf(general__architecture="qwen2"))
-    command = protocol.Create(model="m", path=str(source), adapters=[str(adapter)])
+    command = Create(model="m", path=str(source), adapters=[str(adapter)])
     failed = (await door.call(command)).last
     assert isinstance(failed, Failed)
     assert f"{adapter} is an adapter for models of architecture qwen2" in failed.message
@@ -148,26 +148,26 @@ async def test_gc(door: Door) -> None:
     leftover = models / ".old.deleted"
     leftover.mkdir(parents=True)
     (leftover / "weights").write_bytes(bytes(1000))
-    told = (await door.call(protocol.CollectGarbage(dry_run=True))).last
+    told = (await door.call(CollectGarbage(dry_run=True))).last
     assert isinstance(told, Collected)
     assert [(item.path, item.size) for item in told.items] == [(str(leftover), 1000)]
     assert (told.freed, told.dry_run, leftover.exists()) == (1000, True, True)
-    done = (await door.call(protocol.CollectGarbage())).last
+    done = (await door.call(CollectGarbage())).last
     assert (done.freed, done.dry_run, leftover.exists()) == (1000, False, False)
-    assert (await door.call(protocol.CollectGarbage())).last == Collected(items=[], freed=0)
+    assert (await door.call(CollectGarbage())).last == Collected(items=[], freed=0)
 
 
 async def test_a_model_comes_gets_a_second_name_and_goes(door: Door, hub: Hub) -> None:
-    pulled = await door.call(protocol.Pull(model=NAME))
+    pulled = await door.call(Pull(model=NAME))
     assert pulled.last == Done(message=f"{NAME}:latest is here")
     phases = [line.phase for line in pulled.lines if isinstance(line, Progress)]
     assert phases
     assert models(door) == ["x-Q4_0.gguf"]
-    copied = await door.call(protocol.Copy(source=NAME, destination="mine"))
+    copied = await door.call(Copy(source=NAME, destination="mine"))
     assert copied.last == Done(message=f"mine:latest is a second name of {NAME}:latest")
     assert models(door) == ["mine@latest.toml", "x-Q4_0.gguf"]
     for name in ("mine", NAME):
-        removed = await door.call(protocol.Remove(model=name))
+        removed = await door.call(Remove(model=name))
         assert isinstance(removed.last, Done)
     assert models(door) == []
 
@@ -175,14 +175,14 @@ async def test_a_model_comes_gets_a_second_name_and_goes(door: Door, hub: Hub) -
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        (protocol.Pull(model="hf.co/org/none"), "repository_not_found"),
-        (protocol.Pull(model="nosuch"), "unknown_short_name"),
-        (protocol.Pull(model="bad name"), "invalid_name"),
-        (protocol.Remove(model="nosuch"), "model_not_found"),
-        (protocol.Copy(source="nosuch", destination="n"), "model_not_found"),
+        (Pull(model="hf.co/org/none"), "repository_not_found"),
+        (Pull(model="nosuch"), "unknown_short_name"),
+        (Pull(model="bad name"), "invalid_name"),
+        (Remove(model="nosuch"), "model_not_found"),
+        (Copy(source="nosuch", destination="n"), "model_not_found"),
     ],
 )
-async def test_what_cannot_be_done(command: protocol.Command, code: str, door: Door, hub: Hub) -> None:
+async def test_what_cannot_be_done(command: Command, code: str, door: Door, hub: Hub) -> None:
     failed = (await door.call(command)).last
     assert isinstance(failed, Failed)
     assert failed.code == code

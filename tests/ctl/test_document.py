@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hyperllamactl import cli, document
-from hyperllamactl.protocol import COMMANDS
+from hyperllamactl.protocol.table import COMMANDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "control.md"
 

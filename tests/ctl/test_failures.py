@@ -17,8 +17,10 @@ import pytest
 
 from hyperllamactl import cli, client, exits
 from hyperllamactl.exits import Exit
-from hyperllamactl.protocol import Instances, Ps
-from hyperllamad import config, control, core, engines, store, supervision
+from hyperllamactl.protocol.instances import Instances, Ps
+from hyperllamad import control, core, engines, store, supervision
+from hyperllamad.config.load import load_config
+from hyperllamad.config.paths import SYSTEM_DIRECTORY
 from hyperllamad.core.errors import HyperLlamaError
 from tests.ctl import replies
 from tests.ctl.conftest import Outcome
@@ -170,11 +172,11 @@ def test_where_the_daemon_is_looked_for(tmp_path: Path) -> None:
         {"HOME": "/home/me"},
         {"HOME": "/home/me", "XDG_STATE_HOME": "/data/state"},
     ):
-        own = config.load(tmp_path, environ).paths.admin_socket
+        own = load_config(tmp_path, environ).paths.admin_socket
         assert client.sockets("", environ) == (str(own), system)
         assert client.sockets("", {**environ, "HYPERLLAMA_SOCKET": "/s"}) == ("/s",)
         assert client.sockets("/t", {**environ, "HYPERLLAMA_SOCKET": "/s"}) == ("/t",)
-    assert str(config.load(config.SYSTEM_DIRECTORY, {}).paths.admin_socket) == system
+    assert str(load_config(SYSTEM_DIRECTORY, {}).paths.admin_socket) == system
 
 
 def test_ones_own_daemon_comes_before_the_systems(

@@ -9,7 +9,7 @@ import pytest
 
 from hyperllamactl import modelfile
 from hyperllamactl.modelfile import ModelfileError
-from hyperllamactl.protocol import Create, Turn
+from hyperllamactl.protocol.store import Create, Turn
 
 WHOLE = '''# a pirate
 FROM qwen3:8b

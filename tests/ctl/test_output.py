@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperllamactl.protocol import Line
+from hyperllamactl.protocol.table import Line
 from tests.ctl import replies
 from tests.ctl.conftest import Outcome
 from tests.ctl.fake_daemon import FakeDaemon

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from hyperllamactl import render
-from hyperllamactl.protocol import Failed, FilePart, Progress
+from hyperllamactl.protocol.base import Failed, FilePart, Progress
 from hyperllamactl.talk import Talk, painter
 
 DAY = 86400

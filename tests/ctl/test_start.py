@@ -8,10 +8,11 @@ import sys
 from tests.ctl import replies
 from tests.ctl.fake_daemon import FakeDaemon
 
+WIRE = ("base", "daemon", "decisions", "engines", "instances", "keys", "machine", "store", "table")
 OWN = {
     f"hyperllamactl.{name}"
     for name in ("cli", "client", "commands", "decisions", "exits", "machine", "protocol", "render", "store", "talk")
-}
+} | {f"hyperllamactl.protocol.{name}" for name in WIRE}
 PROGRAM = """
 import sys
 before = set(sys.modules)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperllamad.config import EnginesTable
+from hyperllamad.config.tables import EnginesTable
 from hyperllamad.core.models import Kind, Model, Settings
 from hyperllamad.engines import base, host
 from hyperllamad.engines.base import Engine, Place

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.engines import base
 
 DIRECTORY = Path(__file__).parents[2] / "etc" / "hyperllama" / "engines.d"

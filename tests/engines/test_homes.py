@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import CURRENT, FILE, Homes

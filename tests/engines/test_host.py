@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad.config import EnginesTable
+from hyperllamad.config.tables import EnginesTable
 from hyperllamad.engines import host
 
 

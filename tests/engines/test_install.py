@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from hyperllamad import packages
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.engines import homes as homes_module
 from hyperllamad.engines import install as installer
@@ -220,7 +220,6 @@ async def test_cancelling_leaves_nothing_behind(
 KILLED = """
 import sys, anyio
 from pathlib import Path
-from hyperllamad.config import EngineTable
 from hyperllamad.engines import install
 from hyperllamad.engines.homes import Homes
 from tests.engines.test_install import HANG, engine

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamactl.client import CallError, Client
-from hyperllamactl.protocol import InstanceRow, Instances, Ps, Unload
+from hyperllamactl.protocol.instances import InstanceRow, Instances, Ps, Unload
 from tests.daemon import Daemon, daemon
 from tests.fake_engine import WORDS
 from tests.store.files import gguf_bytes

@@ -16,8 +16,8 @@ import anyio
 import msgspec
 import pytest
 
-from hyperllamad import config as configuration
 from hyperllamad import listen, sockets
+from hyperllamad.config.load import load_config
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front.app import create_app
 from hyperllamad.front.asgi import App, Receive, Scope, Send
@@ -92,7 +92,7 @@ async def open_house(
         upstream = fakes.FakeUpstream(where / "engine", models[0], engine or fakes.FakeEngine())
         held.push_async_callback(upstream.session.close)
         supervisor = fakes.FakeSupervisor(upstream)
-        loaded = configuration.load(where, environ={"HOME": str(where)})
+        loaded = load_config(where, environ={"HOME": str(where)})
         for name, values in {"server": server, **config}.items():
             table = msgspec.structs.replace(getattr(loaded, name), **values)
             loaded = msgspec.structs.replace(loaded, **{name: table})

@@ -10,8 +10,8 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from hyperllamad import config as configuration
-from hyperllamad.config import ModelsTable
+from hyperllamad.config.load import load_config
+from hyperllamad.config.tables import ModelsTable
 from hyperllamad.front import auto_pull
 from hyperllamad.front.app import quart_app
 from hyperllamad.front.ports import Services
@@ -125,7 +125,7 @@ async def test_only_where_it_is_wanted(house: OpenHouse, store: Store, hub: Hub)
 
 def test_every_route_that_uses_a_model_fetches(tmp_path: Path) -> None:
     """A new one, or one that is renamed, must not be forgotten."""
-    config = configuration.load(tmp_path, environ={"HOME": str(tmp_path)})
+    config = load_config(tmp_path, environ={"HOME": str(tmp_path)})
     library = Library(config, ShortNames(()))
     app = quart_app(Services(cast("Any", None), cast("Any", None), library, config, Metrics(), "1"))
     named = re.compile("chat|generate|embed|completions|responses$|messages|rerank|tokenize")

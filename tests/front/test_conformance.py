@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
@@ -58,7 +58,7 @@ async def ask(h: House, case: dict[str, Any]) -> dict[str, Any]:
 
 def small_store(root: Path) -> Store:
     """The model `m` on a disk, and the blob that the recorded server had already."""
-    config = configuration.load(root, environ={"HOME": str(root)})
+    config = load_config(root, environ={"HOME": str(root)})
     models = config.paths.models
     (models / "m@latest").mkdir(parents=True)
     (models / "m@latest" / "m.gguf").write_bytes(small_gguf())

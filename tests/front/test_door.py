@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperllamad import config
+from hyperllamad.config.load import load_config
 from hyperllamad.front import relay
 from hyperllamad.keys import KeyRing
 from tests.front.conftest import House, OpenHouse, wait_until
@@ -28,7 +28,7 @@ def ring(root: Path, text: str, *, required: bool = True) -> KeyRing:
     (root / "keys.toml").write_text(text)
     main = f"[keys]\nfile = '{root}/keys.toml'\nrequired = {str(required).lower()}\n"
     (root / "hyperllamad.toml").write_text(main)
-    return KeyRing(config.load(root, {"HOME": str(root)}))
+    return KeyRing(load_config(root, {"HOME": str(root)}))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
 from hyperllamad.store.library import Library
@@ -104,7 +104,7 @@ def tasks(name: str) -> list[Any]:
 
 async def test_rude_clients_under_hypercorns_own_server(tmp_path: Path) -> None:
     """Without our listener: no wire, other ways to end."""
-    rng, seen, config = random.Random(6), Counter[str](), configuration.load(tmp_path, environ={"HOME": str(tmp_path)})
+    rng, seen, config = random.Random(6), Counter[str](), load_config(tmp_path, environ={"HOME": str(tmp_path)})
     server = Config()
     server.bind = [f"unix:{tmp_path / 'front'}"]
     server.accesslog = server.errorlog = None

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.core.models import Capability, Kind, Model, Settings
 from hyperllamad.engines import base
 from hyperllamad.front import relay
@@ -92,7 +92,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 def store_of(where: Path) -> Store:
     """One model on a disk, for the routes that change what is there; those that run models see MODELS."""
-    loaded = configuration.load(where, environ={"HOME": str(where)})
+    loaded = load_config(where, environ={"HOME": str(where)})
     models = loaded.paths.models / "here"
     models.mkdir(parents=True)
     (models / "any.gguf").write_bytes(small_gguf())

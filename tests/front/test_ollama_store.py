@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.core.models import Message
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
@@ -45,7 +45,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def store(tmp_path: Path, hub: Hub) -> Store:
     """The model `m`, and a library that pulls from our own hub."""
-    config = configuration.load(tmp_path, environ={"HOME": str(tmp_path)})
+    config = load_config(tmp_path, environ={"HOME": str(tmp_path)})
     (config.paths.models / "m@latest").mkdir(parents=True)
     (config.paths.models / "m@latest" / "m.gguf").write_bytes(small_gguf())
     environ = {

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import schemathesis
 
-from hyperllamad import config
+from hyperllamad.config.load import load_config
 from hyperllamad.front import doorkeeper, openapi
 from hyperllamad.front.app import quart_app
 from hyperllamad.front.openapi_fields import FIELDS
@@ -36,7 +36,7 @@ async def test_it_is_served_to_everybody(house: OpenHouse) -> None:
 
 
 def test_every_route_of_the_app_is_in_it_and_nothing_else(tmp_path: Path) -> None:
-    loaded = config.load(tmp_path, {"HOME": str(tmp_path)})
+    loaded = load_config(tmp_path, {"HOME": str(tmp_path)})
     app = quart_app(cast("Any", SimpleNamespace(library=None, version="1", keys=None, config=loaded)))
     served = {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from hyperllamactl import cli
-from hyperllamad import config
+from hyperllamad.config.tables import AdminTable, EnginesTable, FleetTable, ModelsTable, ModelTable, Server
 from tools import __main__ as tools
 from tools import commandline, manual, roff
 
@@ -35,12 +35,12 @@ def test_every_subcommand_is_in_the_manual() -> None:
 
 
 def test_every_key_of_a_model_file_is_in_the_manual() -> None:
-    assert set(manual.MODEL_KEYS) == {field.name for field in msgspec.structs.fields(config.ModelTable)}
+    assert set(manual.MODEL_KEYS) == {field.name for field in msgspec.structs.fields(ModelTable)}
 
 
 def test_every_key_of_the_configuration_is_in_the_manual() -> None:
     page = FILES[tools.ROOT / "man" / "hyperllamad.toml.5"]
-    for table in (config.Server, config.FleetTable, config.ModelsTable, config.EnginesTable, config.AdminTable):
+    for table in (Server, FleetTable, ModelsTable, EnginesTable, AdminTable):
         for field in msgspec.structs.fields(table):
             assert re.search(rf"^\\fB{field.name} = ", page, re.MULTILINE), field.name
 

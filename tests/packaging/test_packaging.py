@@ -9,12 +9,14 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import hyperllamactl
-from hyperllamad import config, doors
+from hyperllamad import doors
 from hyperllamad.__main__ import parser
+from hyperllamad.config.paths import SYSTEM_DIRECTORY
+from hyperllamad.config.tables import Server
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
-PORT = config.Server().address[1]
+PORT = Server().address[1]
 # podman-systemd.unit(5), section [Container]: those in use here.
 QUADLET_KEYS = {
     *("ContainerName", "Image", "PublishPort", "Volume", "AddDevice", "ShmSize", "Notify", "NoNewPrivileges"),
@@ -69,13 +71,13 @@ def test_every_unit_and_directory_of_packaging_is_installed() -> None:
 def test_sockets_pass_the_names_the_daemon_looks_for() -> None:
     assert values("systemd/hyperllamad-admin.socket", "Socket", "FileDescriptorName") == [doors.ADMIN]
     assert values("systemd/hyperllamad.socket", "Socket", "FileDescriptorName") == [doors.API]
-    assert values("systemd/hyperllamad.socket", "Socket", "ListenStream") == [config.Server().host]
+    assert values("systemd/hyperllamad.socket", "Socket", "ListenStream") == [Server().host]
     assert values("systemd/hyperllamad-admin.socket", "Socket", "ListenStream") == ["/run/hyperllama/admin.sock"]
 
 
 def test_the_unit_calls_programs_with_arguments_they_have() -> None:
     (start,) = values("systemd/hyperllamad.service", "Service", "ExecStart")
-    assert parser().parse_args(start.split()[1:]).config == config.SYSTEM_DIRECTORY
+    assert parser().parse_args(start.split()[1:]).config == SYSTEM_DIRECTORY
 
 
 def test_the_firewall_service_opens_the_default_port() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hyperllamad.config import ModelsTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable
 from hyperllamad.core.errors import BadRequestError, HyperLlamaError, LoadFailedError, UnsupportedError
 from hyperllamad.store import garbage
 from hyperllamad.store.catalog import Catalog

@@ -12,7 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from hyperllamad.config import ModelsTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable
 from hyperllamad.core.errors import BadRequestError, DiskFullError, InUseError
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import blobs as blobs_module

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from hyperllamad import packages
-from hyperllamad.config import ModelsTable, ModelTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable, ModelTable
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.core.models import Format
 from hyperllamad.packages import Progress

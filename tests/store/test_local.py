@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperllamad.config import ModelsTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable
 from hyperllamad.core.errors import BadRequestError, InUseError, StoreError
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import garbage, layout, local, staging

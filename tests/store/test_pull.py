@@ -18,7 +18,9 @@ import anyio
 import msgspec
 import pytest
 
-from hyperllamad.config import Config, ModelTable, Paths, load
+from hyperllamad.config.load import load_config
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import Config, ModelTable
 from hyperllamad.core.errors import (
     ClosingError,
     DiskFullError,
@@ -73,7 +75,7 @@ def hub() -> Iterator[Hub]:
 def config_of(root: Path, *models: ModelTable) -> Config:
     paths = Paths(config=root, state=root / "state", cache=root, runtime=root)
     paths.models.mkdir(parents=True, exist_ok=True)
-    return msgspec.structs.replace(load(root, {}), paths=paths, model=models)
+    return msgspec.structs.replace(load_config(root, {}), paths=paths, model=models)
 
 
 def environ_of(hub: Hub, root: Path, **more: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hyperllamad.config import ModelsTable, ModelTable, Paths
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import ModelsTable, ModelTable
 from hyperllamad.core.errors import (
     BadRequestError,
     HyperLlamaError,

@@ -19,8 +19,9 @@ import anyio
 import msgspec
 import pytest
 
-from hyperllamad import config
-from hyperllamad.config import Config, EngineTable, Paths
+from hyperllamad.config.load import load_config
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import Config, EngineTable
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
@@ -124,7 +125,7 @@ def model(root: Path, name: str, *vices: str, **fields: Any) -> Model:
 
 def configuration(root: Path, **fleet: Any) -> Config:
     """Defaults, everything below `root`, and `fleet` in place of the [fleet] values named."""
-    defaults = config.load(root / "etc", {"HOME": str(root)})
+    defaults = load_config(root / "etc", {"HOME": str(root)})
     table = msgspec.structs.replace(defaults.fleet, **fleet)
     paths = Paths(config=root / "etc", state=root / "state", cache=root / "cache", runtime=root)
     return msgspec.structs.replace(defaults, fleet=table, paths=paths)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperllamad.config import Config, EngineTable
+from hyperllamad.config.tables import Config, EngineTable
 from hyperllamad.core.errors import NoEngineError
 from hyperllamad.core.models import Limits, key_of
 from hyperllamad.engines.base import Home

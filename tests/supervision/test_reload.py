@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from hyperllamad import config
-from hyperllamad.config import Config
+from hyperllamad.config.load import load_config
+from hyperllamad.config.paths import Paths
+from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 from hyperllamad.core.instance import State
 from hyperllamad.reload import NEEDS_RESTART, Reloader
@@ -54,7 +55,7 @@ def write_model(root: Path, name: str, *lines: str) -> None:
 
 
 def read(root: Path) -> Config:
-    return config.load(root / "etc", {"HOME": str(root)})
+    return load_config(root / "etc", {"HOME": str(root)})
 
 
 @asynccontextmanager
@@ -82,13 +83,13 @@ async def running(root: Path) -> AsyncIterator[Place]:
 @pytest.fixture
 async def place(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     fake.install(monkeypatch)
-    monkeypatch.setattr("hyperllamad.config._paths", _paths_below(runtime))
+    monkeypatch.setattr("hyperllamad.config.load.resolve", _paths_below(runtime))
     async with running(runtime) as started:
         yield started
 
 
 def _paths_below(root: Path) -> Any:
-    paths = config.Paths(config=root / "etc", state=root / "state", cache=root / "cache", runtime=root)
+    paths = Paths(config=root / "etc", state=root / "state", cache=root / "cache", runtime=root)
     return lambda *_: paths
 
 

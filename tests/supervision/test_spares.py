@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from hyperllamad.config import EngineTable
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.core.names import ModelName

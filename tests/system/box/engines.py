@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import Homes
 from tests.system.box.shell import CACHE, run
@@ -21,7 +21,7 @@ HOMES = "/var/lib/hyperllama/engines"
 
 def binds() -> dict[Path, str]:
     """What the box needs to see, and where."""
-    config = configuration.load(None)
+    config = load_config(None)
     found: dict[Path, str] = {}
     for home in Homes(config.paths.engines, config.engine).in_use():
         if home.variant != "system":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from hyperllamad import config as configuration
+from hyperllamad.config.load import load_config
 from hyperllamad.core.models import Format
 from hyperllamad.engines import base
 from hyperllamad.store.demo import ensure_demo
@@ -78,7 +78,7 @@ def _standin(directory: Path) -> None:
 
 def _model(directory: Path) -> None:
     """The demo model's file; the user's own copy, where `make engines` has put it, is hard-linked."""
-    path = anyio.run(ensure_demo, configuration.load(None).paths, Format.GGUF)
+    path = anyio.run(ensure_demo, load_config(None).paths, Format.GGUF)
     directory.mkdir(exist_ok=True)
     copy = directory / path.name
     if not copy.exists():

@@ -1,0 +1,51 @@
+"""What types cannot say of the configuration: times and sizes must parse, numbers must not be negative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hyperllamad.config.tables import Config
+from hyperllamad.config.values import parse_seconds
+from hyperllamad.core.errors import BadRequestError, ConfigError
+
+
+def check_values(config: Config, main: Path) -> None:
+    """Raises ConfigError that names the first wrong value; `main` is the path of hyperllamad.toml."""
+    checks: list[tuple[Path, str, Any]] = [
+        (main, "server.shutdown_grace", lambda: config.server.grace),
+        (main, "server.header_timeout", lambda: _positive(config.server.header_timeout)),
+        (main, "server.idle_timeout", lambda: _positive(config.server.idle_timeout)),
+        (main, "server.unread_timeout", lambda: parse_seconds(config.server.unread_timeout)),
+        (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
+        (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
+        (main, "fleet.adopt_within", lambda: config.fleet.adopt_within_seconds),
+        (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
+        (main, "fleet.memory", lambda: config.fleet.memory_bytes),
+        (main, "fleet.gpu_overhead", lambda: config.fleet.gpu_overhead_bytes),
+        (main, "fleet.sleep_memory", lambda: config.fleet.sleep_memory_bytes),
+    ]
+    for name, table in config.engine.items():
+        file = config.paths.config / "engines.d" / f"{name}.toml"
+        checks.append((file, "memory", lambda t=table: t.memory_bytes))
+        checks.append((file, "memory_max", lambda t=table: t.limits))
+    models = config.paths.config / "models.d"
+    checks += [(models, f"memory_max` of `{model.name}", lambda m=model: m.limits) for model in config.model]
+    for path, key, check in checks:
+        try:
+            check()
+        except BadRequestError as failure:
+            raise ConfigError(f"{path}: `{key}`: {failure}") from failure
+    counts = [
+        ("fleet", key, getattr(config.fleet, key)) for key in ("max_loaded_models", "max_queue", "restart_budget")
+    ]
+    counts += [("keys", key, getattr(config.keys, key)) for key in ("concurrent", "tokens_per_minute")]
+    for table_name, key, value in counts:
+        if value < 0:
+            raise ConfigError(f"{main}: `{table_name}.{key}` is {value}, but 0 or more was expected")
+
+
+def _positive(text: str) -> float:
+    if (seconds := parse_seconds(text)) <= 0:
+        raise BadRequestError(f'"{text}" is no time to wait: more than 0 was expected')
+    return seconds
