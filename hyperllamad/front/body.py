@@ -155,7 +155,8 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 # As many digits as a number beyond every float64 has.  They may as well stand in a text, and then cost only time.
-_LONG = re.compile(rb"[0-9]{309}")
+# Looked for where digits begin, or every digit of a long row of them would be a beginning.
+_LONG = re.compile(rb"(?<![0-9])[0-9]{309}")
 
 
 def _whole(literal: str) -> int:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LARGEST_UNPACKED = 64 * 1024 * 1024  # bytes; a few kB of zstd can stand for any number of zeros
-BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*")
+BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*+={0,2}+[\r\n]*+")  # possessive: a long text that is none is read once
 
 
 class DoorError(BadRequestError):

@@ -36,10 +36,20 @@ def test_sound(template: str) -> None:
         ("{{ if .X }}a", "template: :1: unexpected EOF"),
         ("a{{ end }}", "template: :1: unexpected {{end}}"),
         ("\n{{ else }}", "template: :2: unexpected {{else}}"),
+        ('{{ "a }}', "template: :1: unterminated quoted string"),
+        ('\n{{ "a\n" }}', "template: :2: unterminated quoted string"),
+        ("{{ `a }}", "template: :1: unterminated raw quoted string"),
+        ("{{ 'a }}", "template: :1: unterminated character constant"),
     ],
 )
 def test_broken(template: str, text: str) -> None:
     assert fault(template) == text
+
+
+def test_a_long_text_is_read_once() -> None:
+    """Not in as many ways as its quotes can be paired, which for forty of them is longer than anybody waits."""
+    for inside in ('"a" ', "'a' ", "`a` "):
+        assert fault("{{ " + inside * 100_000) == "template: :1: unclosed action"
 
 
 async def test_generate_and_create_tell_it(house: OpenHouse) -> None:
