@@ -9,9 +9,18 @@ from typing import Any
 
 import msgspec
 
-from hyperllamad.core import durations
-from hyperllamad.front.body import Reading, Shape, anything, boolean, integer, listing, mapping, string
-from hyperllamad.front.compat_body import number, objects
+from hyperllamad.front.compat_body import objects
+from hyperllamad.front.shapes import (
+    Shape,
+    anything,
+    boolean,
+    integer,
+    keep_alive,
+    listing,
+    mapping,
+    number,
+    string,
+)
 
 
 class Message(msgspec.Struct, kw_only=True):
@@ -40,10 +49,6 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     keep_alive: float | None = None
 
 
-def _keep_alive(value: Any, _: Reading) -> float | None:
-    return durations.keep_alive(value)
-
-
 MESSAGES = Shape(
     "MessagesRequest",
     MessagesRequest,
@@ -66,7 +71,7 @@ MESSAGES = Shape(
             "ThinkingConfig", dict[str, Any], {"type": string, "budget_tokens": integer}, package="anthropic"
         ),
         "output_config": Shape("OutputConfig", dict[str, Any], {"effort": string}, package="anthropic"),
-        "keep_alive": _keep_alive,
+        "keep_alive": keep_alive,
     },
     package="anthropic",
 )

@@ -1,7 +1,7 @@
 """Request bodies of the OpenAI and Anthropic dialects, as far as they are alike: compression, and what they refuse.
 
-Go's reading of JSON is `body`'s; the fields stand beside each dialect's requests.  A request refused here was refused
-before any route looked at it, which Ollama shows in the content type of the error: hence DoorError.
+Go's reading of JSON is that of `body` and `shapes`; the fields stand beside each dialect's requests.  A request refused
+here was refused before any route looked at it, which Ollama shows in the content type of the error: hence DoorError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quart import request
 
 from hyperllamad.core.errors import BadRequestError, HyperLlamaError
 from hyperllamad.front import body
-from hyperllamad.front.body import Reading, Shape
+from hyperllamad.front.shapes import Reading, Shape
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +44,12 @@ class TooLargeError(HyperLlamaError):
 
 async def receive(shape: Shape[T], translate: Callable[[T], R]) -> R:
     """The current request, read and translated; raises DoorError, UnsupportedEncodingError, TooLargeError."""
-    raw = _unpacked(await body.received(), request.headers.get("Content-Encoding", "").strip().lower())
+    raw, encoding = await body.received(), request.headers.get("Content-Encoding", "").strip().lower()
+    large = len(raw) > body.LARGE or encoding != ""  # nobody knows yet how large that becomes
+    return await body.aside(lambda: _read(_unpacked(raw, encoding), shape, translate), large=large)
+
+
+def _read(raw: bytes, shape: Shape[T], translate: Callable[[T], R]) -> R:
     try:
         if not raw.strip(b" \t\r\n"):
             raise BadRequestError("EOF")
@@ -69,15 +74,7 @@ def _unpacked(raw: bytes, encoding: str) -> bytes:
     return data
 
 
-# -- readers beside those of `body` ------------------------------------------------------------------------------------
-
-
-def number(value: Any, reading: Reading) -> float | None:
-    """A float64."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        reading.mismatch(value, "float64")
-        return None
-    return value
+# -- readers beside those of `shapes` ----------------------------------------------------------------------------------
 
 
 def objects(go_type: str, item: str) -> Callable[[Any, Reading], list[dict[str, Any]]]:

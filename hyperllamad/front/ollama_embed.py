@@ -14,12 +14,11 @@ from quart import Blueprint, Response
 from hyperllamad.core.errors import BadRequestError, EngineRefusedError, ModelNotFoundError
 from hyperllamad.core.models import Model
 from hyperllamad.front import body, embedding, gojson, ollama_checks, ollama_options, relay, replies
-from hyperllamad.front.body import Shape, anything, boolean, integer, mapping, string
 from hyperllamad.front.embedding import Embedded
 from hyperllamad.front.finding import NotFoundError
-from hyperllamad.front.ollama_requests import keep_alive
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
+from hyperllamad.front.shapes import Shape, anything, boolean, integer, keep_alive, mapping, string
 
 
 class _Asked(msgspec.Struct, kw_only=True):

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError
-from hyperllamad.front.body import (
+from hyperllamad.front.shapes import (
     Reading,
     Shape,
     anything,
     boolean,
     image,
     integer,
+    keep_alive,
     listing,
     mapping,
     own_parser,
@@ -106,10 +106,6 @@ class ShowRequest(msgspec.Struct, kw_only=True):
 
 
 # -- readers of single types -------------------------------------------------------------------------------------------
-
-
-def keep_alive(value: Any, _: Reading) -> float | None:
-    return durations.keep_alive(value)
 
 
 def think(value: Any, _: Reading) -> Think:

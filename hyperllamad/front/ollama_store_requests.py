@@ -13,8 +13,8 @@ import msgspec
 
 from hyperllamad.core.errors import BadRequestError, HyperLlamaError, UnsupportedError
 from hyperllamad.core.models import Message as Turn
-from hyperllamad.front.body import Reader, Reading, Shape, anything, boolean, listing, mapping, own_parser, string
 from hyperllamad.front.ollama_requests import MESSAGE, Message
+from hyperllamad.front.shapes import Reader, Reading, Shape, anything, boolean, listing, mapping, own_parser, string
 from hyperllamad.store.variants import Wanted
 
 

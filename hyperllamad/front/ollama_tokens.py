@@ -15,10 +15,9 @@ from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, Unsuppo
 from hyperllamad.core.models import Model
 from hyperllamad.engines import bodies
 from hyperllamad.front import body, gojson, ollama_checks, relay, replies
-from hyperllamad.front.body import Reading, Shape, boolean, integer, listing, string
-from hyperllamad.front.ollama_requests import keep_alive
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import held, record
+from hyperllamad.front.shapes import Reader, Reading, Shape, boolean, integer, keep_alive, listing, string
 
 _LARGEST = 2**31 - 1  # engines keep ids in 32 bits, and one of them takes a larger one for another
 
@@ -75,7 +74,7 @@ def _maybe(value: Any, reading: Reading) -> str | None:
     return None if value is None else string(value, reading)
 
 
-_NAMED: dict[str, body.Reader] = {"model": string, "name": string, "keep_alive": keep_alive}
+_NAMED: dict[str, Reader] = {"model": string, "name": string, "keep_alive": keep_alive}
 TOKENIZE = Shape(
     "TokenizeRequest",
     TokenizeRequest,

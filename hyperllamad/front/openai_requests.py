@@ -10,9 +10,20 @@ from typing import Any
 
 import msgspec
 
-from hyperllamad.core import durations
-from hyperllamad.front.body import Reader, Reading, Shape, anything, boolean, integer, listing, mapping, string
-from hyperllamad.front.compat_body import number, objects
+from hyperllamad.front.compat_body import objects
+from hyperllamad.front.shapes import (
+    Reader,
+    Reading,
+    Shape,
+    anything,
+    boolean,
+    integer,
+    keep_alive,
+    listing,
+    mapping,
+    number,
+    string,
+)
 
 
 class StreamOptions(msgspec.Struct, kw_only=True):
@@ -94,10 +105,6 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     keep_alive: float | None = None
 
 
-def _keep_alive(value: Any, _: Reading) -> float | None:
-    return durations.keep_alive(value)
-
-
 def _count(value: Any, reading: Reading) -> int | None:
     """`logprobs` of a completion: a number; the chat route's bool is taken for one alternative or none."""
     return int(value) if isinstance(value, bool) else integer(value, reading)
@@ -157,7 +164,7 @@ _GENERATION: dict[str, Reader] = {
     "stop": anything,
     "n": integer,
     "logit_bias": mapping,
-    "keep_alive": _keep_alive,
+    "keep_alive": keep_alive,
 }
 
 CHAT = Shape(
@@ -195,7 +202,7 @@ EMBEDDING = Shape(
         "input": anything,
         "dimensions": integer,
         "encoding_format": string,
-        "keep_alive": _keep_alive,
+        "keep_alive": keep_alive,
     },
     package="openai",
 )

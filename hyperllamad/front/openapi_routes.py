@@ -17,7 +17,7 @@ from hyperllamad.front import ollama_wire as wire
 from hyperllamad.front import openai_requests as openai
 from hyperllamad.front import openapi_replies as reply
 from hyperllamad.front import rerank, responses_requests
-from hyperllamad.front.body import Shape
+from hyperllamad.front.shapes import Shape
 
 Struct = type[msgspec.Struct]
 NDJSON, EVENTS, JSON, TEXT = "application/x-ndjson", "text/event-stream", "application/json", "text/plain"

@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 from quart import Blueprint, Response
 
-from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.engines import bodies
 from hyperllamad.front import compat_body, finding, gojson, openai_errors, relay, replies, reranking
-from hyperllamad.front.body import Reading, Shape, anything, boolean, integer, string
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 from hyperllamad.front.reranking import Ranked
+from hyperllamad.front.shapes import Shape, anything, boolean, integer, keep_alive, string
 
 JSON = "application/json"
 
@@ -30,10 +29,6 @@ class RerankRequest(msgspec.Struct, kw_only=True):
     keep_alive: float | None = None
 
 
-def _keep_alive(value: Any, _: Reading) -> float | None:
-    return durations.keep_alive(value)
-
-
 RERANK = Shape(
     "RerankRequest",
     RerankRequest,
@@ -43,7 +38,7 @@ RERANK = Shape(
         "documents": anything,
         "top_n": integer,
         "return_documents": boolean,
-        "keep_alive": _keep_alive,
+        "keep_alive": keep_alive,
     },
     package="openai",
 )

@@ -10,12 +10,22 @@ from typing import Any
 
 import msgspec
 
-from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.front import openai_chats, responses_items
-from hyperllamad.front.body import Reader, Reading, Shape, anything, boolean, integer, mapping, string
 from hyperllamad.front.chat_body import Chat
-from hyperllamad.front.compat_body import number, objects
+from hyperllamad.front.compat_body import objects
+from hyperllamad.front.shapes import (
+    Reader,
+    Reading,
+    Shape,
+    anything,
+    boolean,
+    integer,
+    keep_alive,
+    mapping,
+    number,
+    string,
+)
 
 
 class ResponsesRequest(msgspec.Struct, kw_only=True):
@@ -36,10 +46,6 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     truncation: str = ""
     stream: bool = False
     keep_alive: float | None = None
-
-
-def _keep_alive(value: Any, _: Reading) -> float | None:
-    return durations.keep_alive(value)
 
 
 def _input(value: Any, _: Reading) -> Any:
@@ -76,7 +82,7 @@ RESPONSES = Shape(
         "metadata": mapping,
         "truncation": string,
         "stream": boolean,
-        "keep_alive": _keep_alive,
+        "keep_alive": keep_alive,
     },
     package="openai",
 )
