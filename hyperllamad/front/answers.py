@@ -132,7 +132,7 @@ class Gathered:
     def add(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
             for choice in chunk.choices[:1]:
-                text, thinking, pieces = parts(choice)
+                text, thinking, pieces = engine_wire.parts(choice)
                 if text:
                     self.text.append(text)
                 if thinking:
@@ -141,11 +141,3 @@ class Gathered:
                     self.calls.add(pieces)
                 if choice.logprobs is not None:
                     self.logprobs.append((text or "", choice.logprobs))
-
-
-def parts(choice: engine_wire.Choice) -> tuple[str | None, str | None, list[engine_wire.ToolCallDelta] | None]:
-    """(text, thinking, pieces of tool calls) of a choice of either route."""
-    delta = choice.delta
-    if delta is None:
-        return choice.text, None, None
-    return delta.content, delta.reasoning or delta.reasoning_content, delta.tool_calls

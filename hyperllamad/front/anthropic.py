@@ -29,7 +29,6 @@ from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import held
 
 Body = dict[str, Any]
-JSON = "application/json"
 
 
 class AnthropicRoutes:
@@ -56,7 +55,7 @@ class AnthropicRoutes:
                 response.headers["Cache-Control"] = "no-cache"
                 return response
             (gathered,), tokens = await event_stream.gather(found, 1)
-            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=replies.BARE_JSON)
 
         return await self._run(asked, chat, answer)
 
@@ -65,7 +64,7 @@ class AnthropicRoutes:
 
         async def answer(upstream: Upstream, body: Body) -> Response:
             counted = gojson.encode({"input_tokens": await _count(upstream, body)})
-            return replies.json(counted + b"\n", content_type=JSON)
+            return replies.json(counted + b"\n", content_type=replies.BARE_JSON)
 
         return await self._run(asked, chat, answer)
 

@@ -11,8 +11,8 @@ import msgspec
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front.anthropic_requests import Message, MessagesRequest
-from hyperllamad.front.chat_body import Chat
-from hyperllamad.front.compat_body import BASE64
+from hyperllamad.front.chat_body import Chat, joined
+from hyperllamad.front.compat_body import BASE64, text_of
 from hyperllamad.front.thinking import Think
 
 Block = dict[str, Any]
@@ -115,12 +115,12 @@ def _messages(message: Message) -> list[Block]:
         return [_said(content)]
     results = [_result(block) for block in content if block.get("type") == "tool_result"]
     parts = _parts(content)
-    return [*results, {"role": message.role, "content": _joined(parts)}] if parts or not results else results
+    return [*results, {"role": message.role, "content": joined(parts)}] if parts or not results else results
 
 
 def _said(blocks: Sequence[Block]) -> Block:
-    made: Block = {"role": "assistant", "content": _joined(_parts(blocks))}
-    thoughts = [_text(block, "thinking") for block in blocks if block.get("type") == "thinking"]
+    made: Block = {"role": "assistant", "content": joined(_parts(blocks))}
+    thoughts = [text_of(block, "thinking") for block in blocks if block.get("type") == "thinking"]
     if thoughts:
         made["reasoning_content"] = "".join(thoughts)
     calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
@@ -129,15 +129,15 @@ def _said(blocks: Sequence[Block]) -> Block:
 
 def _call(block: Block) -> Block:
     arguments = msgspec.json.encode(block.get("input") or {}).decode()
-    function = {"name": _text(block, "name"), "arguments": arguments}
-    return {"id": _text(block, "id"), "type": "function", "function": function}
+    function = {"name": text_of(block, "name"), "arguments": arguments}
+    return {"id": text_of(block, "id"), "type": "function", "function": function}
 
 
 def _result(block: Block) -> Block:
     content = block.get("content")
     blocks = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    text = content if isinstance(content, str) else _joined(_parts(blocks))
-    return {"role": "tool", "tool_call_id": _text(block, "tool_use_id"), "content": text}
+    text = content if isinstance(content, str) else joined(_parts(blocks))
+    return {"role": "tool", "tool_call_id": text_of(block, "tool_use_id"), "content": text}
 
 
 def _parts(blocks: Sequence[Block]) -> list[Block]:
@@ -145,31 +145,17 @@ def _parts(blocks: Sequence[Block]) -> list[Block]:
     made: list[Block] = []
     for block in blocks:
         if block.get("type") == "text":
-            made.append({"type": "text", "text": _text(block, "text")})
+            made.append({"type": "text", "text": text_of(block, "text")})
         elif block.get("type") == "image":
             made.append(_image(block.get("source")))
     return made
-
-
-def _joined(parts: list[Block]) -> str | list[Block]:
-    """Parts that are all text are one text, because not every template reads parts."""
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
 
 
 def _image(source: Any) -> Block:
     wanted = source.get("type") if isinstance(source, dict) else None
     if wanted != "base64":
         raise BadRequestError(f"invalid image source type: {wanted}. Only base64 images are supported.")
-    data, mime = _text(source, "data"), _text(source, "media_type") or "image/jpeg"
+    data, mime = text_of(source, "data"), text_of(source, "media_type") or "image/jpeg"
     if not BASE64.fullmatch(data) or not mime.startswith("image/"):
         raise BadRequestError("invalid image input")
     return {"type": "image_url", "image_url": {"url": f"data:{mime};base64,{data}"}}
-
-
-def _text(block: Block, name: str) -> str:
-    value = block.get(name)
-    if value is not None and not isinstance(value, str):
-        raise BadRequestError(f"{name} must be a string")
-    return value or ""

@@ -63,6 +63,6 @@ def _reply(text: str, status: int, *, at_the_door: bool = False) -> Response:
     """Ollama answers in two ways, told apart by who found the fault."""
     request = request_id()
     data = document(text, status, request)
-    response = replies.json(data, status) if at_the_door else replies.json(data + b"\n", status, "application/json")
+    response = replies.json(data, status) if at_the_door else replies.json(data + b"\n", status, replies.BARE_JSON)
     response.headers["request-id"] = request
     return response

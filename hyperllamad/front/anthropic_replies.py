@@ -6,15 +6,12 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from hyperllamad.front import anthropic_errors, gojson
-from hyperllamad.front.answers import Gathered, Tokens, parts
-from hyperllamad.front.engine_wire import Chunk
-from hyperllamad.front.tool_calls import Call, ToolCalls
+from hyperllamad.front.answers import Gathered, Tokens
+from hyperllamad.front.engine_wire import Chunk, parts
+from hyperllamad.front.tool_calls import Call, ToolCalls, read
 
 Data = dict[str, Any]
-_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class MessageReply:
@@ -118,14 +115,6 @@ def _stop_reason(reason: str, *, called: bool) -> str:
 
 
 def _used(calls: Iterable[Call]) -> tuple[list[Data], str]:
-    """The calls as blocks, and as text those whose arguments are no object: a model may write anything there."""
-    good: list[Data] = []
-    spoken: list[str] = []
-    for call in calls:
-        try:
-            arguments = _object(call.arguments or "{}")
-        except (msgspec.DecodeError, UnicodeError):
-            spoken.append(f"{call.name}({call.arguments})")
-            continue
-        good.append({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments})
-    return good, "\n".join(spoken)
+    """The calls as blocks, and what is said instead of those that are none."""
+    good, spoken = read(calls)
+    return [{"type": "tool_use", "id": call.id, "name": call.name, "input": given} for call, given in good], spoken

@@ -99,7 +99,7 @@ def quart_app(services: Services) -> Quart:
 
 async def _failure(found: HyperLlamaError) -> Response:
     record().error = replies.text_of(found)
-    return replies.failure(found, replies.JSON_OF_STREAMS if record().streaming else replies.JSON)
+    return replies.failure(found, replies.BARE_JSON if record().streaming else replies.JSON)
 
 
 async def _http_error(found: HTTPException) -> Response:

@@ -18,7 +18,8 @@ from hyperllamad.front.thinking import Think
 Message = dict[str, Any]  # OpenAI's form
 MOST_TOP_LOGPROBS = 20
 
-# Answers are always streamed from the engine: the time to the first token is known, and one path is to be kept right.
+# Answers are always streamed from the engine, also when the client wants one whole: only so is the time to the first
+# token known for every engine, and there is one path to keep right.
 STREAMING = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -93,6 +94,13 @@ def _tools(chat: Chat) -> dict[str, Any]:
     if chat.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = chat.parallel_tool_calls
     return body
+
+
+def joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Parts that are all text are one text, because not every template reads parts; engines join them so, too."""
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
 
 
 def opened(model: Model, messages: list[Message]) -> list[Message]:

@@ -7,7 +7,7 @@ here was refused before any route looked at it, which Ollama shows in the conten
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import zstandard
@@ -92,6 +92,14 @@ def objects(go_type: str, item: str) -> Callable[[Any, Reading], list[dict[str, 
         return kept
 
     return read_objects
+
+
+def text_of(item: Mapping[str, Any], name: str) -> str:
+    """A field of an object that was kept as it is, "" when it is not said; raises BadRequestError for no text."""
+    value = item.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequestError(f"{name} must be a string")
+    return value or ""
 
 
 def kind(value: Any) -> str:

@@ -109,3 +109,11 @@ class Chunk(_Part):
 
 
 chunk = msgspec.json.Decoder(Chunk).decode
+
+
+def parts(choice: Choice) -> tuple[str | None, str | None, list[ToolCallDelta] | None]:
+    """(text, thinking, pieces of tool calls) of a choice of either route."""
+    delta = choice.delta
+    if delta is None:
+        return choice.text, None, None
+    return delta.content, delta.reasoning or delta.reasoning_content, delta.tool_calls

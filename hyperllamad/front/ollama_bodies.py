@@ -14,6 +14,7 @@ import msgspec
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Capability, Model
 from hyperllamad.front import ollama_options, thinking
+from hyperllamad.front.chat_body import STREAMING
 from hyperllamad.front.ollama_requests import Asked, ChatRequest, GenerateRequest, Message
 
 
@@ -64,12 +65,7 @@ def completion(
         body["logprobs"] = request.top_logprobs
     if request.suffix:
         body["suffix"] = request.suffix
-    return body | _STREAMING | {"prompt": prompt}
-
-
-# Answers are always streamed from the engine, also when the client wants one whole: only so is the time to the first
-# token known for every engine, and there is one path to keep right.
-_STREAMING = {"stream": True, "stream_options": {"include_usage": True}}
+    return body | STREAMING | {"prompt": prompt}
 
 
 def _base(request: Asked, model: Model, options: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
@@ -83,7 +79,7 @@ def _base(request: Asked, model: Model, options: Mapping[str, Any], limit: int |
         body["top_logprobs"] = request.top_logprobs
     if Capability.THINKING in model.capabilities:
         body |= thinking.arguments(request.think)
-    return body | _STREAMING
+    return body | STREAMING
 
 
 def _limit(body: dict[str, Any], limit: int | None) -> None:

@@ -11,14 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypedDict
-
-import msgspec
+from typing import ClassVar, TypedDict
 
 from hyperllamad.front import engine_wire, gojson, gotime
 from hyperllamad.front import ollama_wire as wire
 from hyperllamad.front.engine_wire import Chunk
-from hyperllamad.front.tool_calls import Call, ToolCalls
+from hyperllamad.front.tool_calls import Call, ToolCalls, read
 
 
 class Counters(TypedDict, total=False):
@@ -68,7 +66,7 @@ class Collected:
             if not chunk.choices:
                 continue
             choice = chunk.choices[0]
-            text, thinking, pieces = _parts(choice)
+            text, thinking, pieces = engine_wire.parts(choice)
             found = found or bool(text or thinking or pieces)
             if text:
                 self.text.append(text)
@@ -79,14 +77,6 @@ class Collected:
             if choice.logprobs is not None:
                 self.logprobs += logprobs(choice.logprobs, text or "", self.alternatives)
         return found
-
-
-def _parts(choice: engine_wire.Choice) -> tuple[str | None, str | None, list[engine_wire.ToolCallDelta] | None]:
-    """(text, thinking, pieces of tool calls) of a choice of either route."""
-    delta = choice.delta
-    if delta is None:
-        return choice.text, None, None
-    return delta.content, delta.reasoning or delta.reasoning_content, delta.tool_calls
 
 
 class Lines(ABC):
@@ -115,7 +105,7 @@ class Lines(ABC):
             if not chunk.choices:
                 continue
             choice = chunk.choices[0]
-            text, thinking, pieces = _parts(choice)
+            text, thinking, pieces = engine_wire.parts(choice)
             if pieces:
                 self._calls.add(pieces)
             if choice.logprobs is not None:
@@ -230,25 +220,15 @@ def error_line(text: str) -> bytes:
 
 # -- parts of replies --------------------------------------------------------------------------------------------------
 
-_object = msgspec.json.Decoder(dict[str, Any]).decode
-
 
 def tool_calls(calls: Iterable[Call]) -> tuple[list[wire.ToolCall], str]:
-    """The calls in Ollama's form, and the text of those whose arguments are no JSON object.
-
-    A model can write anything where arguments belong; what is no call is shown as what it is: text.
-    """
-    good: list[wire.ToolCall] = []
-    spoken: list[str] = []
-    for call in calls:
-        try:
-            arguments = _object(call.arguments or "{}")
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            spoken.append(f"{call.name}({call.arguments})")
-            continue
-        function = wire.ToolFunction(index=len(good), name=call.name, arguments=arguments)
-        good.append(wire.ToolCall(id=call.id, function=function))
-    return good, "\n".join(spoken)
+    """The calls in Ollama's form, and what is said instead of those that are none."""
+    good, spoken = read(calls)
+    made = [
+        wire.ToolCall(id=call.id, function=wire.ToolFunction(index=index, name=call.name, arguments=arguments))
+        for index, (call, arguments) in enumerate(good)
+    ]
+    return made, spoken
 
 
 def logprobs(found: engine_wire.Logprobs, text: str, most: int) -> list[wire.Logprob]:

@@ -45,7 +45,7 @@ async def answer(steps: AsyncIterator[Step], *, stream: bool) -> Response:
         return Response(StreamBody(await telling.line(), telling.line_or_error), content_type="application/x-ndjson")
     while await telling.line():
         pass
-    return replies.json(SUCCESS, content_type=replies.JSON_OF_STREAMS)
+    return replies.json(SUCCESS, content_type=replies.BARE_JSON)
 
 
 class _Telling:

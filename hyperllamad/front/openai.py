@@ -27,7 +27,6 @@ from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 
 Body = dict[str, Any]
-JSON = "application/json"  # Ollama names no charset on these routes
 
 
 class OpenAIRoutes:
@@ -78,7 +77,7 @@ class OpenAIRoutes:
         reply = _reply(asked)
         if asked.stream:
             return Response(reply.loaded_stream(), content_type="text/event-stream")
-        return replies.json(reply.loaded(), content_type=JSON)
+        return replies.json(reply.loaded(), content_type=replies.BARE_JSON)
 
     async def _fill_in(self, asked: CompletionRequest, chat: Chat) -> Response:
         """What stands between the prompt and the suffix: no template is laid around these."""
@@ -120,11 +119,11 @@ async def _answer(upstream: Upstream, kind: Kind, bodies: list[Body], reply: Rep
         return await event_stream.stream(found, reply)
     gathered, tokens = await event_stream.gather(found, len(bodies))
     reasons = [found.finish_reason(which) for which in range(len(bodies))]
-    return replies.json(reply.whole(gathered, reasons, tokens), content_type=JSON)
+    return replies.json(reply.whole(gathered, reasons, tokens), content_type=replies.BARE_JSON)
 
 
 async def _rendered(upstream: Upstream, body: Body, reply: ChatReply) -> Response:
     """The prompt as the model would see it, instead of an answer."""
     if (text := await rendering.template(upstream, body)) is None:
         raise UnsupportedError(f"{upstream.engine.title} does not show the rendered prompt")
-    return replies.json(reply.rendered(text), content_type=JSON)
+    return replies.json(reply.rendered(text), content_type=replies.BARE_JSON)

@@ -10,7 +10,7 @@ import msgspec
 from hyperllamad.core.errors import BadRequestError
 from hyperllamad.core.models import Model
 from hyperllamad.front import ollama_options
-from hyperllamad.front.chat_body import MOST_TOP_LOGPROBS, Chat
+from hyperllamad.front.chat_body import MOST_TOP_LOGPROBS, Chat, joined
 from hyperllamad.front.compat_body import BASE64, kind
 from hyperllamad.front.openai_requests import ChatRequest, CompletionRequest, Generation, Message
 from hyperllamad.front.thinking import Think
@@ -230,13 +230,6 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     if not isinstance(content, list):
         raise BadRequestError(f"invalid message content type: {kind(content)}")
     return joined([_part(part) for part in content])
-
-
-def joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """Parts that are all text are one text, because not every template reads parts; engines join them so, too."""
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
 
 
 def _part(part: Any) -> dict[str, Any]:

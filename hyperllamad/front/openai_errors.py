@@ -36,7 +36,7 @@ async def _failure(found: HyperLlamaError) -> Response:
     text = record().error = engine_words.text_of(found)
     if isinstance(found, DoorError):
         return replies.json(document(text, found.status), found.status)
-    return replies.json(document(text, found.status) + b"\n", found.status, "application/json")
+    return replies.json(document(text, found.status) + b"\n", found.status, replies.BARE_JSON)
 
 
 async def _http_error(found: HTTPException) -> Response:

@@ -18,7 +18,6 @@ from hyperllamad.front.openai_requests import EMBEDDING, EmbeddingRequest
 from hyperllamad.front.ports import Services, Upstream
 from hyperllamad.front.request_scope import record
 
-JSON = "application/json"
 _FORMATS = {"", "float", "base64"}
 
 
@@ -80,7 +79,7 @@ class OpenAIModelRoutes:
 
 
 def _reply(data: dict[str, Any]) -> Response:
-    return replies.json(gojson.encode(data) + b"\n", content_type=JSON)
+    return replies.json(gojson.encode(data) + b"\n", content_type=replies.BARE_JSON)
 
 
 def _item(model: Model, name: str) -> dict[str, Any]:

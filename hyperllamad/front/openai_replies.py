@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hyperllamad.front import gojson, openai_errors, openai_logprobs
-from hyperllamad.front.answers import Gathered, Tokens, parts
-from hyperllamad.front.engine_wire import Choice, Chunk, ToolCallDelta
+from hyperllamad.front.answers import Gathered, Tokens
+from hyperllamad.front.engine_wire import Choice, Chunk, ToolCallDelta, parts
 
 FINGERPRINT = "fp_ollama"
 DONE = b"data: [DONE]\n\n"

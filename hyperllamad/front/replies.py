@@ -8,7 +8,8 @@ from hyperllamad.core.errors import HyperLlamaError, InvalidNameError, ModelNotF
 from hyperllamad.front import gojson
 
 JSON = "application/json; charset=utf-8"
-JSON_OF_STREAMS = "application/json"  # an error that is found where the stream would have begun names no charset
+# Ollama names no charset on OpenAI's and Anthropic's routes, and where a stream ended before it began.
+BARE_JSON = "application/json"
 OUR_FAULT = "internal error: the log of hyperllamad has the details"
 
 

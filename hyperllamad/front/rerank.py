@@ -15,8 +15,6 @@ from hyperllamad.front.request_scope import record
 from hyperllamad.front.reranking import Ranked
 from hyperllamad.front.shapes import Shape, anything, boolean, integer, keep_alive, string
 
-JSON = "application/json"
-
 
 class RerankRequest(msgspec.Struct, kw_only=True):
     """POST /v1/rerank; a document is a text, or an object with a `text`."""
@@ -78,7 +76,7 @@ class RerankRoutes:
             items = [item | {"document": {"text": texts[item["index"]]}} for item in items]
         usage = {"prompt_tokens": ranked.tokens, "total_tokens": ranked.tokens}
         data = {"object": "list", "model": asked.model, "results": items, "usage": usage}
-        return replies.json(gojson.encode(data) + b"\n", content_type=JSON)
+        return replies.json(gojson.encode(data) + b"\n", content_type=replies.BARE_JSON)
 
 
 def _with_texts(request: RerankRequest) -> tuple[RerankRequest, list[str]]:

@@ -27,8 +27,6 @@ from hyperllamad.front.request_scope import record
 from hyperllamad.front.responses_replies import ResponsesReply
 from hyperllamad.front.responses_requests import RESPONSES, ResponsesRequest
 
-JSON = "application/json"
-
 
 class ResponsesRoutes:
     """One route."""
@@ -56,7 +54,7 @@ class ResponsesRoutes:
                 response.headers["Cache-Control"] = "no-cache"
                 return response
             (gathered,), tokens = await event_stream.gather(found, 1)
-            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=JSON)
+            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=replies.BARE_JSON)
 
         return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
 
@@ -71,7 +69,7 @@ class ResponsesRoutes:
             return Response(
                 reply.begin() + reply.finish(0, "stop") + reply.end(Tokens()), content_type="text/event-stream"
             )
-        return replies.json(reply.whole(Gathered(), "stop", Tokens()), content_type=JSON)
+        return replies.json(reply.whole(Gathered(), "stop", Tokens()), content_type=replies.BARE_JSON)
 
 
 def _with_chat(request: ResponsesRequest) -> tuple[ResponsesRequest, Chat]:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from hyperllamad.core.errors import BadRequestError
-from hyperllamad.front import openai_chats
-from hyperllamad.front.compat_body import kind
+from hyperllamad.front import chat_body, openai_chats
+from hyperllamad.front.compat_body import kind, text_of
 
 Item = dict[str, Any]
 _ROLES = {"developer": "system"}
@@ -56,14 +56,14 @@ class _Reading:
             raise BadRequestError(f"input[{index}]: {found.message}") from found
 
     def _message(self, item: Item) -> None:
-        role = _text(item, "role")
+        role = text_of(item, "role")
         made: Item = {"role": _ROLES.get(role, role), "content": _content(item.get("content"))}
         if role == "assistant":
             made |= self._taken()
         self.messages.append(made)
 
     def _call(self, item: Item) -> None:
-        call = openai_chats.call_of(_text(item, "call_id"), _text(item, "name"), _text(item, "arguments") or "{}")
+        call = openai_chats.call_of(text_of(item, "call_id"), text_of(item, "name"), text_of(item, "arguments") or "{}")
         last = self.messages[-1] if self.messages else None
         if last is None or last["role"] != "assistant" or self._thought:
             last = {"role": "assistant", "content": "", **self._taken()}
@@ -72,23 +72,18 @@ class _Reading:
 
     def _output(self, item: Item) -> None:
         content = _content(item.get("output"))
-        self.messages.append({"role": "tool", "content": content, "tool_call_id": _text(item, "call_id")})
+        self.messages.append({"role": "tool", "content": content, "tool_call_id": text_of(item, "call_id")})
 
     def _reasoning(self, item: Item) -> None:
         summary = item.get("summary")
-        parts = [_text(part, "text") for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
-        self._thought = _text(item, "encrypted_content") or "\n".join(parts)
+        parts = (
+            [text_of(part, "text") for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
+        )
+        self._thought = text_of(item, "encrypted_content") or "\n".join(parts)
 
     def _taken(self) -> Item:
         thought, self._thought = self._thought, ""
         return {"reasoning_content": thought} if thought else {}
-
-
-def _text(item: Item, name: str) -> str:
-    value = item.get(name)
-    if value is not None and not isinstance(value, str):
-        raise BadRequestError(f"{name} must be a string")
-    return value or ""
 
 
 def _content(content: Any) -> str | list[Item]:
@@ -96,17 +91,17 @@ def _content(content: Any) -> str | list[Item]:
         return content
     if not isinstance(content, list):
         raise BadRequestError(f"invalid message content type: {kind(content)}")
-    return openai_chats.joined([_part(part) for part in content])
+    return chat_body.joined([_part(part) for part in content])
 
 
 def _part(part: Any) -> Item:
     name = part.get("type") if isinstance(part, dict) else None
     if name in ("input_text", "output_text", "text"):
-        return {"type": "text", "text": _text(part, "text")}
+        return {"type": "text", "text": text_of(part, "text")}
     if name == "refusal":
-        return {"type": "text", "text": _text(part, "refusal")}
+        return {"type": "text", "text": text_of(part, "refusal")}
     if name == "input_image":
-        return openai_chats.image(_text(part, "image_url"))
+        return openai_chats.image(text_of(part, "image_url"))
     if name == "input_file":
         raise BadRequestError("file inputs are not currently supported")
     raise BadRequestError("invalid message format")

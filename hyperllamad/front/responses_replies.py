@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperllamad.front import gojson
-from hyperllamad.front.answers import Gathered, Tokens, parts
-from hyperllamad.front.engine_wire import Chunk
+from hyperllamad.front.answers import Gathered, Tokens
+from hyperllamad.front.engine_wire import Chunk, parts
 from hyperllamad.front.responses_requests import ResponsesRequest
 from hyperllamad.front.tool_calls import Call, ToolCalls
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from hyperllamad.front.engine_wire import ToolCallDelta
 
+_object = msgspec.json.Decoder(dict[str, Any]).decode
 _ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -19,6 +23,21 @@ class Call:
     id: str = ""
     name: str = ""
     arguments: str = ""
+
+
+def read(calls: Iterable[Call]) -> tuple[list[tuple[Call, dict[str, Any]]], str]:
+    """The calls with their arguments, and the text of those whose arguments are no JSON object.
+
+    A model can write anything where arguments belong; what is no call is shown as what it is: text.
+    """
+    good: list[tuple[Call, dict[str, Any]]] = []
+    spoken: list[str] = []
+    for call in calls:
+        try:
+            good.append((call, _object(call.arguments or "{}")))
+        except (msgspec.DecodeError, UnicodeError):
+            spoken.append(f"{call.name}({call.arguments})")
+    return good, "\n".join(spoken)
 
 
 class ToolCalls:
