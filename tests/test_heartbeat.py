@@ -13,6 +13,7 @@ import pytest
 
 from hyperllamad import heartbeat
 from hyperllamad.core.instance import State
+from hyperllamad.supervision.alarm import Alarm
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.telemetry import Notifier
 from tests.supervision import fake
@@ -85,16 +86,16 @@ async def test_a_clock_that_is_stuck_silences_it(
 ) -> None:
     """The event loop runs all the while: only decisions are not made any more."""
     stuck = anyio.Event()
-    keep_time = Supervisor._keep_time
+    keep_time = Alarm.run
 
-    async def until_stuck(self: Supervisor) -> None:
+    async def until_stuck(self: Alarm) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_time, self)
             await stuck.wait()
             tasks.cancel_scope.cancel()
         await anyio.sleep_forever()
 
-    monkeypatch.setattr(Supervisor, "_keep_time", until_stuck)
+    monkeypatch.setattr(Alarm, "run", until_stuck)
     fake.install(monkeypatch)
     async with fake.supervised(runtime) as supervisor, anyio.create_task_group() as tasks:
         tasks.start_soon(heartbeat.beat, notifier, supervisor)

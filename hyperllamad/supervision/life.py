@@ -1,56 +1,44 @@
 """One life of one instance: a child from before its spawn until nobody of it is left, watched by its probes.
 
-Reports facts and progress to whoever started it; must not know the fleet, leases or other instances.
+Reports facts and progress to whoever started it; must not know the fleet, leases or other instances.  What its end
+means is in endings.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 
 import anyio
 import anyio.abc
 
-from hyperllamad.config.tables import Config
-from hyperllamad.core.errors import EngineDiedError, HyperLlamaError, LoadFailedError
+from hyperllamad.config.tables import FleetTable
+from hyperllamad.core.errors import EngineDiedError, HyperLlamaError
 from hyperllamad.core.instance import Fact
-from hyperllamad.core.models import Limits, Placement
-from hyperllamad.engines import causes
-from hyperllamad.engines.base import Host, Launch, Place
-from hyperllamad.supervision import cgroups, place, precheck, probe, procfs, stacks, vital
+from hyperllamad.engines.base import Place
+from hyperllamad.supervision import place, probe
 from hyperllamad.supervision.adoption import Foundling
-from hyperllamad.supervision.cgroups import Deaths, Delegation
 from hyperllamad.supervision.child import Child, Exit
-from hyperllamad.supervision.health import Health
+from hyperllamad.supervision.endings import SEE_LOGS, End, MemoryKills, explain
+from hyperllamad.supervision.housing import Housing
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.phases import Phases
 from hyperllamad.supervision.place import Stand
 from hyperllamad.supervision.plan import Plan
 from hyperllamad.supervision.probe import Pace
+from hyperllamad.supervision.signs import Signs
 from hyperllamad.supervision.slumber import Slumber
-from hyperllamad.supervision.spares import Prepared, Spare, Spares
+from hyperllamad.supervision.spares import Prepared, Spare
+from hyperllamad.supervision.stuck import Stuck
 from hyperllamad.supervision.upstream import Upstream
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger("hyperllamad.supervision")
 
-STUCK_AFTER = 5.0  # seconds after SIGKILL; giving back a GPU's memory takes up to two
 EXPLAINED_LINES = 400  # how much of its last output an engine's adapter sees; a traceback of vLLM has about 150
-MORE_MEMORY = "a smaller context or fewer parallel requests need less; `memory_max` of the model or engine is the limit"
-SEE_LOGS = "`hyperllamactl logs` shows what it wrote last"
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """What a life comes to: EXITED or BROKEN, and why if nobody asked for it."""
-
-    fact: Fact
-    error: HyperLlamaError | None = None
 
 
 class Life:
@@ -60,13 +48,10 @@ class Life:
         self,
         plan: Plan,
         ring: Ring,
-        config: Config,
-        host: Host,
+        house: Housing,
+        table: FleetTable,
         pace: Pace,
         *,
-        delegation: Delegation | None = None,
-        spares: Spares,
-        room: Placement | None = None,
         weigh: Callable[[], Awaitable[None]] | None = None,
         found: Foundling | None = None,
         describe: Callable[[], Stand] | None = None,
@@ -74,26 +59,21 @@ class Life:
         progressed: Callable[[], None],
         ended: Callable[[End], None],
     ) -> None:
-        """`room` is the memory it may take, `weigh` sees what it took before it is used; None = nobody counts.
+        """`weigh` sees what memory it took before it is used; None = nobody counts.
 
         `ended` is called, once, the moment nobody is left; run() may go on for a while to clean up.
         `found` is an engine to take over instead of starting one; `describe` says what it serves, for the next life.
         """
         self.plan = plan
-        self.room = room
         self._weigh = weigh
         self.phases = Phases("starting")  # of loading
         self.pid = 0  # of the engine's main process, once it runs
         self.guard = 0  # of its guard
         self.upstream: Upstream | None = None  # once ready
         self._ring = ring
-        self._paths = config.paths
-        self._capture_stacks = config.fleet.capture_stacks
-        self._patience = config.fleet.adopt_within_seconds
-        self._host = host
-        self._delegation = delegation
+        self._house = house
+        self._patience = table.adopt_within_seconds
         self._pace = pace
-        self._spares = spares
         self._found = found
         self._describe = describe
         self._where: Place | None = None  # once it has one
@@ -104,11 +84,18 @@ class Life:
         self._progressed = progressed
         self._on_end = ended
         self._began = time.monotonic()
-        self._memory_kills = procfs.memory_kills()  # before it
+        self._memory_kills = MemoryKills()
+        self._signs = Signs(
+            plan,
+            pace,
+            self._memory_kills,
+            capture=self._heard if table.capture_stacks else None,
+            asked=lambda: self._asked,
+            sick=self._falls_sick,
+        )
         self._asked = False  # to end
         self._leaves = False  # the engine goes on without us
-        self._killed = anyio.Event()
-        self.stuck: tuple[int, ...] = ()  # processes that do not end though they were killed
+        self.stuck = Stuck(on_gpu=plan.settings.device == "cuda")
         self._child: Child | Prepared | None = None
         self._sick = ""  # why it is being killed
         self._slumber: Slumber | None = None  # once ready
@@ -137,7 +124,7 @@ class Life:
         if self._leaves:
             return
         self._asked = True
-        self._killed.set()
+        self.stuck.killed()
         if self._child is not None:
             self._child.kill()
 
@@ -188,18 +175,11 @@ class Life:
             await self._housed(self._found.where, None)
             return
         try:
-            await anyio.to_thread.run_sync(precheck.check, self.plan.model)
-            limits = self.plan.settings.limits
-            spare = self._spares.take(self.plan.home, limits, self._launch)
-            cache = self._paths.cache / "engines" / self.plan.home.id
-            if spare is None:
-                where = place.make(self._paths.runtime, cache, self._host, delegation=self._delegation, limits=limits)
-            else:
-                where = spare.where
+            where, spare = await self._house.enter()
         except HyperLlamaError as error:
             self._end(End(Fact.BROKEN, error))
             return
-        if missing := cgroups.unenforced(limits, self._delegation):
+        if missing := self._house.unenforced:
             self._log(logging.WARNING, f"runs without its limits: nothing here enforces {', '.join(missing)}")
         await self._housed(where, spare)
 
@@ -211,16 +191,11 @@ class Life:
             await self._live(where, spare)
         finally:
             if not self.left.is_set():
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(_remove, where)
-
-    def _launch(self, where: Place) -> Launch:
-        plan = self.plan
-        return plan.engine.launch(plan.model, plan.settings, plan.home, replace(where, room=self.room))
+                await self._house.remove(where)
 
     async def _live(self, where: Place, spare: Spare | None) -> None:
         try:
-            launch = self._launch(where)
+            launch = self._house.launch(where)
         except HyperLlamaError as error:
             self._end(End(Fact.BROKEN, error))
             return
@@ -255,7 +230,7 @@ class Life:
         async with anyio.create_task_group() as group:
             self._tasks = group
             group.start_soon(self._probe, where)
-            group.start_soon(self._watch_stuck)
+            group.start_soon(self.stuck.watch, child.members, self._cannot_end)
             ended = await child.run()
             group.cancel_scope.cancel()
         return ended
@@ -274,10 +249,8 @@ class Life:
         self.upstream = Upstream(engine, plan.model, plan.settings, where.socket)
         self._log(logging.INFO, f"is ready after {self.elapsed:.1f} s ({self.phases})")
         self._report(Fact.READY, None)
-        self._spares.look()  # now that the start is over, the next one may be prepared
-        async with anyio.create_task_group() as signs:
-            signs.start_soon(self._watch_health, self.upstream)
-            signs.start_soon(self._watch_vital)
+        self._house.started()
+        await self._signs.watch(self.upstream, self.guard, self.pid)
 
     def _switch(self, change: Callable[[Slumber], Awaitable[None]], fact: Fact) -> None:
         assert self._tasks is not None  # noqa: S101 - only what serves, or sleeps, is told to change
@@ -297,48 +270,12 @@ class Life:
             )
             self._report(fact, None)
 
-    async def _watch_health(self, upstream: Upstream) -> None:
-        why = await Health(upstream, self._processes, self._pace).wait_sick()
-        if self._capture_stacks and not self._asked:
-            for line in await anyio.to_thread.run_sync(lambda: list(stacks.of(self._processes()))):
-                self._heard(line)
-        if not self._asked:
-            self._log(logging.WARNING, why)
-            self._sicken(f"{self.plan.engine.title} {why}")
+    def _cannot_end(self, why: str) -> None:
+        self._log(logging.ERROR, f"cannot be ended: {why}")
 
-    def _processes(self) -> list[int]:
-        return procfs.descendants(self.guard, procfs.processes())
-
-    async def _watch_vital(self) -> None:
-        engine = self.plan.engine
-        lost = await vital.wait_lost(self.guard, engine.vital)
-        main = procfs.process(self.pid)
-        # Whoever ends because the whole engine ends is no news: the guard will report that, and better.
-        if not self._asked and main is not None and not main.zombie:
-            self._log(logging.WARNING, f"has lost its worker process {lost}")
-            why = (
-                "perhaps because the machine ran out of memory" if self._memory_ran_out() else "not for lack of memory"
-            )
-            self._sicken(f"{engine.title}'s worker process died, {why}")
-
-    async def _watch_stuck(self) -> None:
-        """Name those who outlive SIGKILL: they sit in a driver, and what they hold cannot be given to others."""
-        await self._killed.wait()
-        await anyio.sleep(STUCK_AFTER)
-        while self._child is not None:
-            before, self.stuck = self.stuck, tuple(self._child.members())
-            if self.stuck and self.stuck != before:
-                self._log(logging.ERROR, f"cannot be ended: {self.stuck_sentence}")
-            await anyio.sleep(STUCK_AFTER)
-
-    @property
-    def stuck_sentence(self) -> str:
-        """What `status` says of them; "" when there are none."""
-        if not self.stuck:
-            return ""
-        which = ", ".join(map(str, self.stuck))
-        held = "its GPU stays held" if self.plan.settings.device == "cuda" else "its memory stays held"
-        return f"process {which} was killed and does not end, perhaps stuck in a driver: {held} until it does"
+    def _falls_sick(self, line: str, why: str) -> None:
+        self._log(logging.WARNING, line)
+        self._sicken(why)
 
     def _sicken(self, why: str) -> None:
         self._sick = self._sick or why
@@ -367,31 +304,8 @@ class Life:
     def _explain(self, ended: Exit, program: str) -> End:
         if self._asked:
             return End(Fact.EXITED)
-        plan, engine = self.plan, self.plan.engine
-        kind = LoadFailedError if self.upstream is None else EngineDiedError
-        if ended.spawn_error:
-            why = os.strerror(ended.spawn_error)
-            hint = f"`hyperllamactl engine install {engine.name}` makes a new home for the engine"
-            fact = Fact.EXITED if ended.transient else Fact.BROKEN
-            return End(fact, kind(f"{program} cannot be started: {why}", hint=hint))
-        if ended.memory.killed:
-            # A limit that it reached while loading it would reach again; later it depends on what it is asked.
-            hopeless = ended.memory.by_limit and self.upstream is None
-            fact = Fact.BROKEN if hopeless else Fact.EXITED
-            return End(fact, kind(_memory_cause(engine.title, ended.memory, plan.settings.limits), hint=MORE_MEMORY))
-        if ended.guard_lost:
-            return End(Fact.EXITED, kind(f"{engine.title} was killed together with its guard process", hint=SEE_LOGS))
-        explanation = engine.explain_exit(ended.code, list(self._tail))
-        if not self._memory_ran_out():
-            explanation = causes.not_for_memory(engine.title, explanation)
-        # What it printed while serving may look like a hopeless start, but it has started once: try again.
-        hopeless = self.upstream is None and not explanation.retry
-        fact = Fact.BROKEN if hopeless else Fact.EXITED
-        return End(fact, kind(explanation.cause, hint=explanation.hint or SEE_LOGS))
-
-    def _memory_ran_out(self) -> bool:
-        """Somebody on this machine was killed for memory since this life began: perhaps it was us."""
-        return procfs.memory_kills() != self._memory_kills
+        served = self.upstream is not None
+        return explain(self.plan, ended, program, list(self._tail), served=served, memory_kills=self._memory_kills)
 
     def _end(self, end: End) -> None:
         """Tell everybody, all at once: whoever asks from now on must not be sent here."""
@@ -405,22 +319,3 @@ class Life:
 
     def _log(self, level: int, what: str) -> None:
         log.log(level, "%s %s", self.plan.engine.title, what, extra=self._fields)
-
-
-def _memory_cause(title: str, memory: Deaths, limits: Limits) -> str:
-    """A sentence about the kernel having killed it for memory."""
-    if not memory.by_limit:
-        return f"{title} was ended by the kernel because the machine, or the whole service, had no memory left"
-    size = ""
-    if limits.memory:
-        size = f" of {limits.memory / 2**30:.3g} GiB" if limits.memory >= 1 << 30 else f" of {limits.memory >> 20} MiB"
-    return f"{title} reached its host memory limit{size} and was ended by the kernel"
-
-
-def _remove(where: Place) -> None:
-    directory = place.directory(where)
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            place.remove(directory, where.group)
-        except OSError as failure:
-            log.warning("%s cannot be removed: %s", failure.filename or directory, failure.strerror)

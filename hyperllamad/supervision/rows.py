@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperllamad.core.fleet import View
+from hyperllamad.core.actions import View
 from hyperllamad.core.instance import State
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.life import Life
@@ -119,5 +119,5 @@ def row(view: View, plan: Plan, life: Life | None, *, size: int, size_gpu: int, 
         since=unix + view.since,
         until=None if expires_at == math.inf else unix + expires_at,
         pid=life.pid if life is not None else 0,
-        cause=(life.stuck_sentence if life is not None else "") or str(view.error or ""),
+        cause=(str(life.stuck) if life is not None else "") or str(view.error or ""),
     )

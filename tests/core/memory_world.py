@@ -116,7 +116,9 @@ class MemoryWorld(World):
     # -- children --------------------------------------------------------------------------------------------------
 
     def spawn(self, key: Key) -> None:
-        placement = self.fleet.placement(key)
+        view = self.fleet.view(key, self.now)
+        assert view is not None
+        placement = view.placement
         assert placement is not None
         assert placement.shares, "started without a reservation"
         if self.left[key] is State.BACKOFF:

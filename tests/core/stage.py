@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hyperllamad.core.actions import Action, Changed, Do, Grant, Refuse, View
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, View
+from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Key
 

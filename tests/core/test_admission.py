@@ -40,9 +40,10 @@ class Machine:
         for action in actions:
             match action:
                 case Do(key, Effect.SPAWN):
-                    placement = self.fleet.placement(key)
-                    assert placement is not None
-                    self.taken[key] = placement.bytes
+                    view = self.fleet.view(key, self.now)
+                    assert view is not None
+                    assert view.placement is not None
+                    self.taken[key] = view.placement.bytes
                     words.append(f"spawn {key.digest[0]}")
                 case Do(key, effect) if effect is not Effect.CUT:
                     words.append(f"{effect.name.lower()} {key.digest[0]}")

@@ -15,8 +15,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from hyperllamad.core.actions import Action, Changed, Do, Grant, Refuse, View
 from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, LoadFailedError, LoadTimeoutError
-from hyperllamad.core.fleet import Action, Changed, Do, Fleet, Grant, Refuse, View
+from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import CRASH, HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.models import Key
 from tests.core.script import Ask, Birth, Meddling, Script
@@ -289,10 +290,10 @@ class World:
         assert {key: view.state for key, view in views.items()} == self.states, "a change was not told"
         assert self.loaded() <= self.script.max_models, "too many children"
         assert self.children.keys() == {key for key, state in self.states.items() if state in HAS_CHILD}
-        assert self.fleet._queue._wishes.keys() == self.pending.keys()
+        assert self.fleet._service.queue._wishes.keys() == self.pending.keys()
         assert max(Counter(key for key, _ in self.pending.values()).values(), default=0) <= self.script.max_queue
         leases = Counter(self.open.values())
-        assert self.fleet._leases == self.open
+        assert self.fleet._service.leases == self.open
         for key, view in views.items():
             waiting = [lease for lease, (wanted, _) in self.pending.items() if wanted == key]
             assert view.leases == leases[key]

@@ -17,7 +17,7 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Launch
-from hyperllamad.supervision import life, procfs
+from hyperllamad.supervision import procfs, stuck
 from hyperllamad.supervision.broadcast import Watch
 from hyperllamad.supervision.lines import LONGEST
 from hyperllamad.supervision.logs import MOST_CHARACTERS, MOST_LINES
@@ -44,7 +44,7 @@ async def stream(upstream: Upstream, words: int = 10, seen: list[bytes] | None =
 
 
 def guard_of(supervisor: Supervisor) -> int:
-    (life,) = supervisor._lives.values()
+    (life,) = supervisor._crew.lives.values()
     return life.guard
 
 
@@ -55,7 +55,7 @@ async def test_a_process_that_outlives_its_kill_is_named_until_it_ends(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guard is stopped, so that nobody ends it: as with a process that sits in a driver."""
-    monkeypatch.setattr(life, "STUCK_AFTER", 0.02)
+    monkeypatch.setattr(stuck, "STUCK_AFTER", 0.02)
     async with fake.supervised(runtime, stop_timeout="0.1s") as supervisor:
         model = fake.model(runtime, "m", "--ignore-term")
         lease = supervisor.lease(model)
@@ -87,7 +87,7 @@ async def test_one_that_never_gets_ready_is_killed_in_time(runtime: Path) -> Non
         lease = supervisor.lease(fake.model(runtime, "m", "--never-ready", "--ignore-term", "--fork"))
         with pytest.raises(LoadTimeoutError, match=r"was not ready within 0\.4s"):
             await lease.granted()
-        await wait_for(lambda: not supervisor._lives)
+        await wait_for(lambda: not supervisor._crew.lives)
         (row,) = supervisor.rows()
         assert (row.state, row.pid, row.size) == (State.FAILED, 0, 0)
         assert "not ready" in row.cause

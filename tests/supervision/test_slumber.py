@@ -49,7 +49,7 @@ async def load(supervisor: Supervisor, root: Path, *vices: str) -> Loaded:
     lease = supervisor.lease(fake.model(root, "m", *vices))
     upstream = await lease.granted()
     lease.release()
-    (life,) = supervisor._lives.values()
+    (life,) = supervisor._crew.lives.values()
     return Loaded(life, upstream)
 
 

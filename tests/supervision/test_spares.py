@@ -39,7 +39,7 @@ async def prepared(supervisor: Supervisor) -> int:
 
 
 def waiting(supervisor: Supervisor) -> list[int]:
-    guards = supervisor._spares.guards.values()
+    guards = supervisor._crew._spares.guards.values()
     below = [pid for guard in guards for pid in procfs.descendants(guard, procfs.processes()) if pid != guard]
     return [pid for pid in below if command(pid).startswith(sys.executable + " -I -S " + str(fake.PROGRAM))]
 
@@ -144,7 +144,7 @@ async def test_one_that_crashes_is_started_again(runtime: Path) -> None:
 async def test_a_model_with_limits_of_its_own_gets_none(runtime: Path) -> None:
     async with fake.supervised(runtime, engine=ON) as supervisor:
         await prepared(supervisor)
-        spares = supervisor._spares
+        spares = supervisor._crew._spares
 
         def launch_in(place: Place) -> Launch:
             return fake.ENGINE.launch(model, supervisor.settings(model), fake.HOME, place)

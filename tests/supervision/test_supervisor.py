@@ -373,14 +373,14 @@ async def test_thirty_loads_leave_nothing_behind(runtime: Path) -> None:
         for _ in range(30):
             await cycle()
         await wait_for(lambda: (descriptors(), mine()) == before)
-        assert supervisor._plans == {}
-        assert supervisor._lives == {}
-        assert supervisor._leases == {}
+        assert supervisor._crew.plans == {}
+        assert supervisor._crew.lives == {}
+        assert supervisor._performer.leases == {}
 
 
 async def test_nothing_wakes_an_idle_supervisor(runtime: Path) -> None:
     async with fake.supervised(runtime) as supervisor:
-        assert supervisor._sleeps_until == float("inf")
+        assert supervisor._performer.alarm.sleeps_until == float("inf")
         ticks = 0
         tick = supervisor._fleet.tick
 

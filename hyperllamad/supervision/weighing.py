@@ -1,0 +1,62 @@
+"""When memory is measured: before the first request, once an engine is loaded, and while somebody waits for room.
+
+Owns the pace of it; must not know what is decided by a measurement, nor what is learned of it (accounts.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import anyio.abc
+
+from hyperllamad.core.actions import Action
+from hyperllamad.core.fleet import Fleet
+from hyperllamad.core.models import Key
+from hyperllamad.supervision.accounts import Accounts
+
+PAUSE = 0.2  # seconds between two measurements, while somebody waits for memory
+
+
+class Weighing:
+    """measure() at any time; look() after every event."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        accounts: Accounts,
+        clock: Callable[[], float],
+        *,
+        guards: Callable[[], Mapping[Key, int]],
+        feed: Callable[[Sequence[Action]], None],
+    ) -> None:
+        """`guards` are the processes above each engine; `feed` is given what follows from a measurement."""
+        self._fleet = fleet
+        self._accounts = accounts
+        self._clock = clock
+        self._guards = guards
+        self._feed = feed
+        self._under_way = False
+        self._measured_at = -math.inf
+
+    async def measure(self, loaded: Key | None = None) -> None:
+        """Tell the fleet what memory there is, and see what somebody who has just `loaded` took."""
+        began = self._measured_at = self._clock()
+        measured = await self._accounts.read(self._guards(), began, loaded)
+        self._feed(self._fleet.measure(measured, self._clock()))
+
+    def look(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Measure soon, in one of the `tasks`, if somebody waits for that."""
+        if (self._fleet.needs_measure or self._accounts.curious) and not self._under_way:
+            self._under_way = True
+            tasks.start_soon(self._measure_soon, tasks)
+
+    async def _measure_soon(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Not more often than it can change anything."""
+        try:
+            await anyio.sleep(max(0.0, self._measured_at + PAUSE - self._clock()))
+            await self.measure()
+        finally:
+            self._under_way = False
+        self.look(tasks)
