@@ -7,19 +7,29 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.bench.streams import Way
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon, daemon, eventually
+
+SLEEPS = "'enable_sleep_mode': True"  # vLLM's word on its arguments
+PINNED = "hyperllama: pinned"  # launchers/vllm_worker.py says so when it is done
 
 
 @contextmanager
 def serving(
-    models: dict[str, dict[str, Any]], *, main: str = "", engine: str = "vllm", table: str = ""
+    models: dict[str, dict[str, Any]],
+    *,
+    main: str = "",
+    engine: str = "vllm",
+    table: str = "",
+    module: str = "hyperllamad",
+    environ: dict[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """`models` as models.d has them, `main` a part of hyperllamad.toml, `table` what engines.d has about the engine."""
-    with daemon(models, main=main, tables={engine: table}) as running:
+    with daemon(models, main=main, tables={engine: table}, module=module, environ=environ) as running:
         yield running
 
 
@@ -28,6 +38,26 @@ def load(running: Daemon, model: str) -> float:
     began = time.perf_counter()
     running.ctl("load", model, "--keep-alive", "-1", timeout=900)
     return time.perf_counter() - began
+
+
+def settle(running: Daemon, model: str, within: float = 60) -> dict[str, float]:
+    """Wait for what goes on beside the serving after a load: seconds until host memory is pinned, where the model can
+    sleep, and until the next process is prepared, where one is.
+    """
+    began = time.perf_counter()
+    waited = {}
+    if SLEEPS in engine_log(running, model):
+        eventually(lambda: PINNED in engine_log(running, model), within=within, what="its memory is pinned")
+        waited["pinned"] = round(time.perf_counter() - began, 1)
+    if json.loads(running.ctl("status", "--json").stdout).get("prepared"):
+        eventually(lambda: prepared(running), within=within, what="a process is prepared")
+        waited["prepared"] = round(time.perf_counter() - began, 1)
+    return waited
+
+
+def prepared(running: Daemon) -> bool:
+    """A process waits for orders that has done its imports."""
+    return any(True for _ in (running.root / "run" / "e").glob("*/go.sock"))
 
 
 def unload(running: Daemon, model: str) -> float:
@@ -62,6 +92,17 @@ def ways(running: Daemon, model: str) -> tuple[Way, Way, Way]:
         Way("engine", "http://engine", "/v1/completions", row["id"], str(socket)),
         Way("daemon /v1", running.url, "/v1/completions", model),
         Way("daemon /api", running.url, "/api/generate", model),
+    )
+
+
+def pairs(running: Daemon, model: str) -> tuple[Way, Way, Way, Way]:
+    """The engine itself and the daemon's route that asks it the same, for completions and for chats."""
+    engine, _, api = ways(running, model)
+    return (
+        replace(engine, title="engine, completions"),
+        replace(api, title="daemon /api/generate"),
+        replace(engine, title="engine, chats", path="/v1/chat/completions"),
+        Way("daemon /v1/chat", running.url, "/v1/chat/completions", model),
     )
 
 

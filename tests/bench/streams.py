@@ -1,7 +1,7 @@
 """A closed-loop client for benchmarks: so many streams at once, each asking again when it has been answered.
 
-Knows three ways to the same model: an engine's own OpenAI route over its Unix socket, and the daemon's OpenAI and
-Ollama routes.  Prompts are random words, so that no prefix cache answers for them.
+Knows the ways to one model: an engine's own OpenAI routes over its Unix socket, and the daemon's OpenAI and Ollama
+routes.  Prompts are random words, so that no prefix cache answers for them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Way:
 
     title: str
     base: str
-    path: str  # "/v1/completions" or "/api/generate"
+    path: str  # "/v1/completions", "/v1/chat/completions" or "/api/generate"
     model: str
     socket: str = ""
 
@@ -47,13 +47,17 @@ class Way:
             stated = {"num_predict": tokens, "temperature": 0.0, **options}
             return {"model": self.model, "prompt": prompt, "raw": True, "stream": True, "options": stated}
         usage = {"stream": True, "stream_options": {"include_usage": True}}
-        return {"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0.0, **usage}
+        asked: dict[str, Any] = {"prompt": prompt}
+        if self.path == "/v1/chat/completions":
+            asked = {"messages": [{"role": "user", "content": prompt}]}
+        return {"model": self.model, **asked, "max_tokens": tokens, "temperature": 0.0, **usage}
 
 
 @dataclass(frozen=True)
 class Answer:
     """One request: seconds to its first and last bytes, and its tokens."""
 
+    began: float  # perf_counter
     first: float
     last: float
     tokens: int
@@ -87,14 +91,14 @@ async def ask(
                 made = json.loads(line[6:])["usage"]["completion_tokens"]
             elif b'"done":true' in line:
                 made, ended = json.loads(line).get("eval_count", 0), True
-            elif b'"text":"' in line:
+            elif b'"text":"' in line or b'"content":"' in line:
                 events += 1
             elif line.startswith((b'{"error"', b'data: {"error"')):
                 raise FailedError(line[:300].decode(errors="replace"))
             ended = ended or b"[DONE]" in line
     if not ended:
         raise FailedError("the answer was cut off")
-    return Answer(first - began, last - began, made or events)  # not every engine counts for us
+    return Answer(began, first - began, last - began, made or events)  # not every engine counts for us
 
 
 async def closed_loop(way: Way, streams: int, requests: int, *, words: int, tokens: int) -> tuple[list[Answer], float]:
