@@ -59,7 +59,7 @@ class Blobs:
         if target.is_file():
             return False
         with disk.explained(f"the blob {target.name}"), _temporary(target) as (file, temporary):
-            found = await _write(file, chunks)
+            found = await _write(file, self.directory, chunks)
             if found != parse_digest(digest):
                 expected = target.name.replace("-", ":")
                 raise BadRequestError(f'digest mismatch, expected "{expected}", got "sha256:{found}"')
@@ -111,12 +111,13 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
         Path(name).unlink(missing_ok=True)
 
 
-async def _write(file: BinaryIO, chunks: AsyncIterator[bytes]) -> str:
+async def _write(file: BinaryIO, directory: Path, chunks: AsyncIterator[bytes]) -> str:
     """Write everything; the 64 hex digits of what it was."""
     total = hashlib.sha256()
     batch = bytearray()
 
     def flush() -> None:
+        disk.check_room(directory, disk.RESERVE + len(batch), "an upload, with the room that is kept free,")
         total.update(batch)
         file.write(batch)
         batch.clear()

@@ -16,6 +16,7 @@ from pathlib import Path
 from hyperllamad.core.errors import DiskFullError, HyperLlamaError, StoreError
 
 DELETED = ".deleted"  # ends the names of what is being removed; such names are never looked at
+RESERVE = 64 << 20  # bytes that pulls and uploads leave free, for logs and the like
 TEMPORARY = ".tmp"  # ends the names of files that are being written
 
 

@@ -19,7 +19,7 @@ import anyio.to_thread
 from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import ModelNotFoundError
 from hyperllamad.core.names import ModelName
-from hyperllamad.store import garbage, local, shortnames, uploaded
+from hyperllamad.store import disk, garbage, local, shortnames, uploaded
 from hyperllamad.store.blobs import Blobs
 from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.fetch_wire import Request
@@ -30,8 +30,6 @@ from hyperllamad.store.pull import Pulls, Watch
 from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.store.steps import SUCCESS, WRITING, OnStep, Step, ignore
 from hyperllamad.store.variants import Variants, Wanted, check
-
-RESERVE = 64 << 20  # bytes that a pull leaves free on the disk, for logs and the like
 
 T = TypeVar("T")
 
@@ -48,17 +46,20 @@ class Library:
         environ: Mapping[str, str] = environ,
     ) -> None:
         """`picker` is asked at each pull of a name that leaves a choice; without one, what every machine can run."""
-        self._catalog = Catalog(config.paths, config.models, config.model)
-        self._variants = Variants(self._catalog)
-        self.names = names
+        self._paths = config.paths
+        self.configure(config, names)
         self._picker = picker or Picker()
         self._pulls = Pulls(environ)
         self._one = anyio.CapacityLimiter(1)
         self.blobs = Blobs(config.paths.models)
 
     def configure(self, config: Config, names: ShortNames) -> None:
-        """Go by another configuration from now on; pulls that are under way end as they began."""
-        self._catalog.configure(config.models, config.model)
+        """Go by another configuration from now on; jobs and pulls that are under way end as they began.
+
+        A catalogue is one thread's at a time, and a job may be using the present one: so here is another.
+        """
+        self._catalog = Catalog(self._paths, config.models, config.model)
+        self._variants = Variants(self._catalog)
         self.names = names
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -100,7 +101,7 @@ class Library:
             store=str(self._catalog.store),
             variant=source.variant,
             kind=source.kind,
-            reserve=RESERVE,
+            reserve=disk.RESERVE,
         )
         placed = partial(self._job, partial(self._variants.placed, parsed, target))
         return self._pulls.watch(request, placed, note=pick.note, caution=pick.caution)

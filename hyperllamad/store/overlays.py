@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from hyperllamad.core.errors import HyperLlamaError, LoadFailedError
+from hyperllamad.core.errors import BadRequestError, HyperLlamaError, LoadFailedError
 from hyperllamad.core.models import Message
 from hyperllamad.core.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from hyperllamad.store import disk
@@ -107,9 +107,13 @@ class Overlays:
         return [overlay for overlay in readable if not overlay.hidden and overlay.base.key == name.key]
 
     def put(self, overlay: Overlay) -> None:
-        """Write a variant in place of the one that has its name.  Raises StoreError."""
+        """Write a variant in place of the one that has its name.  Raises StoreError, BadRequestError when too large."""
+        content = _encode(overlay)
+        if len(content) > MAX_FILE:  # it could not be read again
+            sentence = f"what the variant {overlay.name.short} adds takes {len(content) >> 20} MiB"
+            raise BadRequestError(sentence, hint=f"{MAX_FILE >> 20} MiB is the most")
         with disk.explained(f"the variant {overlay.name.short}"):
-            disk.write(self.path(overlay.name), _encode(overlay))
+            disk.write(self.path(overlay.name), content)
 
     def drop(self, name: ModelName) -> bool:
         """Remove the variant or the hiding of that name; False when there is none.  Raises StoreError."""

@@ -57,6 +57,8 @@ def _sources(files: Mapping[str, str], blobs: Blobs) -> dict[PurePosixPath, Path
         path = PurePosixPath(text)
         if not path.name or path.is_absolute() or ".." in path.parts:
             raise BadRequestError("file path must be relative")
+        if any(part.startswith(".") for part in path.parts):  # among them is what says where pulled files come from
+            raise BadRequestError(f"the file {text} has a name that the store keeps for itself", hint="leave it out")
         source = blobs.path(digest)
         if not source.is_file():
             hint = f"upload it first with POST /api/blobs/sha256:{parse_digest(digest)}"

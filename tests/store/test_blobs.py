@@ -6,8 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -117,6 +119,17 @@ async def test_a_client_that_goes_away(blobs: Blobs) -> None:
         await arrived.wait()
         tasks.cancel_scope.cancel()
     assert list(blobs.directory.iterdir()) == []
+
+
+async def test_the_disk_is_not_filled_to_its_end(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"a" * 1000
+    room = disk.RESERVE + 999
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=room))
+    with pytest.raises(DiskFullError, match=r"with the room that is kept free, needs 67\.1 MB"):
+        await blobs.receive(digest_of(content), chunks(content))
+    assert list(blobs.directory.iterdir()) == []
+    room += 1
+    assert await blobs.receive(digest_of(content), chunks(content))
 
 
 async def test_the_same_from_ten_clients(blobs: Blobs) -> None:
@@ -230,6 +243,9 @@ def test_another_takes_its_place(build: Build, catalog: Catalog, blobs: Blobs, m
         ({"/model.gguf": small_gguf()}, "file path must be relative"),
         ({"../model.gguf": small_gguf()}, "file path must be relative"),
         ({"": small_gguf()}, "file path must be relative"),
+        # It would be believed by the next pull of a model that is said to have a file of that checksum.
+        ({"model.safetensors": b"", ".origin.json": b"{}"}, "the file .origin.json has a name that the store keeps"),
+        ({"model.safetensors": b"", ".adapters/x": b""}, "the file .adapters/x has a name that the store keeps"),
         ({"model.gguf": b"noise"}, "supplied file was not in GGUF format"),
         ({"model.bin": b"noise"}, "unknown type"),
         ({"model.gguf": small_gguf()[:-9]}, "the files make no model: model.gguf is truncated"),

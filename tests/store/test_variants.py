@@ -28,7 +28,7 @@ from hyperllamad.core.models import Message, Settings, key_of
 from hyperllamad.core.names import ModelName
 from hyperllamad.store import disk, garbage
 from hyperllamad.store.catalog import Catalog
-from hyperllamad.store.overlays import Overlay, Overlays
+from hyperllamad.store.overlays import MAX_FILE, Overlay, Overlays
 from hyperllamad.store.steps import Step
 from hyperllamad.store.variants import Variants, Wanted
 from tests.store.files import small_directory, small_gguf
@@ -442,3 +442,9 @@ def _state(root: Path) -> dict[str, tuple[str, str, object]]:
     catalog = catalog_of(root)
     assert catalog.problems() == ()
     return {model.name.short: (model.digest, model.system, model.parameters) for model in catalog.list()}
+
+
+def test_what_could_not_be_read_again_is_not_written(variants: Variants, catalog: Catalog) -> None:
+    with pytest.raises(BadRequestError, match=r"large:latest adds takes 16 MiB \(16 MiB is the most\)"):
+        variants.create(Wanted(name="large", base="tiny:q4", system="a" * MAX_FILE))
+    assert names(catalog) == ["tiny:q4"]
