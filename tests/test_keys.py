@@ -106,7 +106,7 @@ def _say(keys: KeyRing) -> None:
         ('[[key]]\nname = "a"\n', "the key a needs either `sha256` or `key`"),
         (f'[[key]]\nname = "a"\nkey = "x"\nsha256 = "{SHA}"\n', "the key a needs either `sha256` or `key`"),
         ('[[key]]\nname = "a"\nsha256 = "12"\n', "must be 64 hexadecimal digits"),
-        ('[[key]]\nname = "a"\nkey = 918273\n', "`key.0.key` is not shown, but str was expected"),
+        ('[[key]]\nname = "a"\nkey = 918273\n', "`key.0.key` is not shown, but a text was expected"),
         ('[[key]]\nname = "a"\nkey = "x"\ntokens_per_minute = -1\n', "a limit of the key a is negative"),
         ('[[key]]\nname = "a"\nkey = "x"\nweight = 0\n', "the weight of the key a is 0"),
         ('[[key]]\nname = "a b"\nkey = "x"\n', "cannot be the name of a key"),

@@ -1,4 +1,4 @@
-"""What types cannot say of the configuration: times and sizes must parse, numbers must not be negative."""
+"""What types cannot say of the configuration: times and sizes must parse."""
 
 from __future__ import annotations
 
@@ -36,13 +36,6 @@ def check_values(config: Config, main: Path) -> None:
             check()
         except BadRequestError as failure:
             raise ConfigError(f"{path}: `{key}`: {failure}") from failure
-    counts = [
-        ("fleet", key, getattr(config.fleet, key)) for key in ("max_loaded_models", "max_queue", "restart_budget")
-    ]
-    counts += [("keys", key, getattr(config.keys, key)) for key in ("concurrent", "tokens_per_minute")]
-    for table_name, key, value in counts:
-        if value < 0:
-            raise ConfigError(f"{main}: `{table_name}.{key}` is {value}, but 0 or more was expected")
 
 
 def _positive(text: str) -> float:

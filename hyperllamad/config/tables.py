@@ -18,6 +18,8 @@ from hyperllamad.connections import Bounds, affordable
 from hyperllamad.core import durations
 from hyperllamad.core.models import Limits
 
+Count = Annotated[int, Meta(ge=0)]
+
 
 class Server(Table, frozen=True, kw_only=True):
     """[server]: the API on port 11434."""
@@ -25,8 +27,8 @@ class Server(Table, frozen=True, kw_only=True):
     host: str = "127.0.0.1:11434"
     origins: tuple[str, ...] = ()
     shutdown_grace: str = "30s"
-    max_connections: Annotated[int, Meta(ge=0)] = 0
-    connections_per_address: Annotated[int, Meta(ge=0)] = 256
+    max_connections: Count = 0
+    connections_per_address: Count = 256
     header_timeout: str = "10s"
     idle_timeout: str = "75s"
     unread_timeout: str = "2m"
@@ -53,11 +55,11 @@ class FleetTable(Table, frozen=True, kw_only=True):
     """[fleet]: how many models, for how long, and how much patience."""
 
     keep_alive: str = "5m"
-    max_loaded_models: int = 0
-    max_queue: int = 512
+    max_loaded_models: Count = 0
+    max_queue: Count = 512
     load_timeout: str = "15m"
     stop_timeout: str = "10s"
-    restart_budget: int = 3
+    restart_budget: Count = 3
     capture_stacks: bool = False
     adopt_within: str = "0"
     preload: tuple[str, ...] = ()
@@ -104,9 +106,9 @@ class FleetTable(Table, frozen=True, kw_only=True):
 class ModelsTable(Table, frozen=True, kw_only=True):
     """[models]: what every model gets unless its own file says otherwise."""
 
-    context: int = 0
+    context: Count = 0
     grow_context: bool = False
-    parallel: int = 0
+    parallel: Count = 0
     directories: tuple[str, ...] = ()
     auto_pull: bool = False
 
@@ -129,15 +131,15 @@ class KeysTable(Table, frozen=True, kw_only=True):
 
     required: bool = False
     file: str = ""
-    concurrent: int = 0
-    tokens_per_minute: int = 0
+    concurrent: Count = 0
+    tokens_per_minute: Count = 0
 
 
 class _Limited(Table, frozen=True, kw_only=True):
     """Keys of an engine and of a model: what its processes may use, where a control group enforces it."""
 
     memory_max: str = ""
-    tasks_max: Annotated[int, Meta(ge=0)] = 0
+    tasks_max: Count = 0
     cpu_weight: Annotated[int, Meta(ge=0, le=10_000)] = 0
 
     @property
@@ -173,8 +175,8 @@ class ModelTable(_Limited, frozen=True, kw_only=True):
     name: str
     path: str = ""
     engine: str = ""
-    context: int = 0
-    parallel: int = 0
+    context: Count = 0
+    parallel: Count = 0
     quantize: Literal["", "fp8"] = ""
     args: tuple[str, ...] = ()
     system: str = ""

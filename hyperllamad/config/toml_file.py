@@ -16,6 +16,11 @@ from hyperllamad.core.errors import ConfigError
 
 T = TypeVar("T")
 
+# msgspec's names of types, in the words of who writes TOML.
+_WORDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "a table"}
+_WORDS |= {"array": "a list"}
+_SEE = "see the commented file for the"
+
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A TOML table: unknown keys are refused."""
@@ -41,11 +46,17 @@ def _explain(text: str, tree: object, *, secret: bool) -> str:
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where)
     key = ".".join(name or index for name, index in steps)
     if unknown := re.search(r"unknown field `(.+)`", what):
-        return f"unknown key `{f'{key}.' if key else ''}{unknown[1]}`: see the commented file for the keys there are"
+        return f"unknown key `{f'{key}.' if key else ''}{unknown[1]}`: {_SEE} keys there are"
     if missing := re.search(r"missing required field `(.+)`", what):
         return f"the key `{f'{key}.' if key else ''}{missing[1]}` is missing"
+    expected = re.sub(r"`(\w+)`", lambda word: _WORDS.get(word[1], word[1]), re.sub(r", got `.*`", "", what))
+    expected = expected.removeprefix("Expected ")
+    if where.endswith("[...]`"):  # a table of whatever names: msgspec does not say at which, and others may be secrets
+        return f"one of the values in `{key}` is not what was expected: {expected}"
     found: Any = tree
     for name, index in steps:
         found = found[name] if name else found[int(index)]
-    expected = re.sub(r", got `.*`", "", what).removeprefix("Expected ").replace("`", "")
-    return f"`{key}` is {'not shown' if secret else repr(found)}, but {expected} was expected"
+    shown = "not shown" if secret else repr(found)
+    if what.startswith("Invalid enum value"):
+        return f"`{key}` is {shown}, which it cannot be: {_SEE} values there are"
+    return f"`{key}` is {shown}, but {expected} was expected"

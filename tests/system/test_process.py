@@ -37,7 +37,7 @@ def test_a_wrong_configuration_is_refused_before_anything_starts(tmp_path: Path)
     for extra in ([], ["--check-config"]):
         done = hyperllamad("--config", str(tmp_path), *extra)
         assert done.returncode == 2
-        assert "`fleet.max_queue` is 'many', but int was expected" in done.stderr
+        assert "`fleet.max_queue` is 'many', but a whole number was expected" in done.stderr
 
 
 def test_a_taken_port_is_named_with_what_to_do(running: Daemon, tmp_path: Path) -> None:
