@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import sys
 import time
@@ -251,11 +252,12 @@ def _add_keys(tree: _Tree) -> None:
 
 
 def _keep_alive(text: str) -> str | float:
-    """A number is seconds, as on the wire; the daemon judges the rest."""
+    """A number is seconds, as on the wire; the daemon judges the rest, and what JSON has no number for: nan, inf."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         return text
+    return seconds if math.isfinite(seconds) else text
 
 
 def _count(text: str) -> int:

@@ -7,6 +7,7 @@ three quotes over several lines; lines that begin with # say nothing.  Every err
 from __future__ import annotations
 
 import difflib
+import math
 import os.path
 import re
 from collections.abc import Callable, Iterator
@@ -14,18 +15,26 @@ from typing import Any, NamedTuple
 
 from hyperllamactl.protocol.store import Create, Turn
 
+
+def _finite(text: str) -> float:
+    """A number that JSON can say: nan would come to the daemon as null, and be forgotten."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
 INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "LICENSE", "MESSAGE", "ADAPTER")
 ROLES = ("system", "user", "assistant")
 # Ollama's options and what they hold.
 PARAMETERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed"), int),
     **dict.fromkeys(("num_predict", "draft_num_predict", "top_k", "repeat_last_n"), int),
-    **dict.fromkeys(("top_p", "min_p", "typical_p", "temperature", "repeat_penalty"), float),
-    **dict.fromkeys(("presence_penalty", "frequency_penalty"), float),
+    **dict.fromkeys(("top_p", "min_p", "typical_p", "temperature", "repeat_penalty"), _finite),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), _finite),
     "use_mmap": lambda text: {"true": True, "false": False}[text.lower()],
     "stop": str,
 }
-_WORDS = {int: "a whole number", float: "a number"}
+_WORDS = {int: "a whole number", _finite: "a number"}
 _TRIPLE = '"""'
 
 

@@ -69,6 +69,7 @@ def test_files_of_this_machine(tmp_path: Path, text: str) -> None:
         ("FROM a\nPARAMETER temprature 1", "line 2: there is no parameter 'temprature'; did you mean temperature?"),
         ("FROM a\nPARAMETER zzz 1", "line 2: there is no parameter 'zzz'$"),
         ("FROM a\nPARAMETER temperature hot", "line 2: temperature is 'hot', but a number was expected"),
+        ("FROM a\nPARAMETER temperature nan", "line 2: temperature is 'nan', but a number was expected"),
         ("FROM a\nPARAMETER num_ctx 1.5", "line 2: num_ctx is '1.5', but a whole number was expected"),
         ("FROM a\nPARAMETER use_mmap maybe", "line 2: use_mmap is 'maybe', but true or false was expected"),
         ("FROM a\nPARAMETER top_k", "line 2: the parameter top_k has no value"),

@@ -149,6 +149,7 @@ def test_quiet_shows_no_progress(name: str, daemon: FakeDaemon, ctl: Ctl) -> Non
     [
         (["load", "m", "--keep-alive", "10m"], "load", {"model": "m", "keep_alive": "10m"}),
         (["load", "m", "--keep-alive", "-1"], "load", {"model": "m", "keep_alive": -1.0}),
+        (["load", "m", "--keep-alive", "nan"], "load", {"model": "m", "keep_alive": "nan"}),
         (["load", "m"], "load", {"model": "m", "keep_alive": None}),
         (["gc", "--dry-run"], "gc", {"dry_run": True}),
         (["events", "-n", "5", "-f"], "events", {"lines": 5, "follow": True}),
