@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from quart import Quart, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestTimeout
 
 from hyperllamactl import __version__
 from hyperllamactl.protocol.base import Command, Failed, Reply, Role
@@ -35,6 +35,13 @@ NDJSON = "application/x-ndjson"
 BODY_PATIENCE = 30.0  # seconds for the body of a command to arrive
 LOGGED = 200  # characters of a command's field in the log
 MAX_BODY = 1_000_000  # bytes; commands are a few words, but a Modelfile may hold a template and a licence
+_ROUTE = "the only route is POST /v1/<command>"
+_HINTS = {
+    404: _ROUTE,
+    405: _ROUTE,
+    408: f"a command must be here whole within {BODY_PATIENCE:.0f} seconds",
+    413: f"a command takes at most {MAX_BODY} bytes",
+}
 
 
 def create_app(rooms: Rooms) -> Quart:
@@ -48,8 +55,7 @@ def create_app(rooms: Rooms) -> Quart:
     @app.post("/v1/<name>")
     async def run(name: str) -> Response:
         # Read before anything is refused: a connection closed on a client that still sends loses it the answer.
-        async with asyncio.timeout(BODY_PATIENCE):
-            body = await request.get_data()
+        body = await _received()
         peer = _peer()
         kind = _admitted(name, peer, roles)
         command = _decoded(name, kind, body)
@@ -69,6 +75,15 @@ def create_app(rooms: Rooms) -> Quart:
         return response
 
     return app
+
+
+async def _received() -> str | bytes:
+    """The body; raises RequestTimeout."""
+    try:
+        async with asyncio.timeout(BODY_PATIENCE):
+            return await request.get_data()
+    except TimeoutError:
+        raise RequestTimeout from None
 
 
 def _peer() -> Peer | None:
@@ -141,7 +156,7 @@ def _refusal(failure: Exception) -> Response:
             log.info("refused %s", request.path, extra=fields(**_who(_peer())))
         return _whole(answer.failed(failure), failure.status)
     if isinstance(failure, HTTPException) and failure.code is not None:
-        hint = "the only route is POST /v1/<command>"
-        reply = Failed(code=BadRequestError.code, message=f"{request.method} {request.path}: {failure.name}", hint=hint)
+        message = f"{request.method} {request.path}: {failure.name}"
+        reply = Failed(code=BadRequestError.code, message=message, hint=_HINTS.get(failure.code, ""))
         return _whole(reply, failure.code)
     return _whole(answer.unexpected(failure, request.path), HyperLlamaError.status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import logging
 import os
@@ -151,7 +152,19 @@ async def test_other_methods_are_refused(door: Door) -> None:
 
 
 async def test_a_body_without_end_is_refused(door: Door) -> None:
-    assert (await door.post("/v1/ps", b" " * (door_app.MAX_BODY + 1))).status == 413
+    answer = await door.post("/v1/ps", b" " * (door_app.MAX_BODY + 1))
+    assert (answer.status, answer.last.hint) == (413, "a command takes at most 1000000 bytes")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_app, "BODY_PATIENCE", 0.01)
+    reader, writer = await asyncio.open_unix_connection(door.path)
+    writer.write(b"POST /v1/ps HTTP/1.1\r\nHost: hyperllamad\r\nContent-Length: 9\r\n\r\n{")
+    head, _, body = (await reader.readuntil(b"}")).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"POST /v1/ps: Request Timeout" in body
+    assert b"a command must be here whole within 30 seconds" in body
 
 
 async def test_every_answer_names_the_version(door: Door) -> None:
