@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import struct
+from functools import partial
 from typing import Any
 
+import anyio.to_thread
 from quart import Blueprint, Response
 
 from hyperllamad.core.errors import BadRequestError, ModelNotFoundError, UnsupportedError
@@ -37,12 +39,12 @@ class OpenAIModelRoutes:
 
     async def models(self) -> Response:
         items = [_item(model, model.name.short) for model in self._services.catalog.list()]
-        return _reply({"object": "list", "data": items})
+        return _reply(gojson.encode({"object": "list", "data": items}))
 
     async def model(self, model: str) -> Response:
         """The id is the name as it was asked for."""
         try:
-            return _reply(_item(finding.find(self._services.catalog, model), model))
+            return _reply(gojson.encode(_item(finding.find(self._services.catalog, model), model)))
         except ModelNotFoundError:  # told by the name in full, as show does
             raise ModelNotFoundError(ModelName.parse(model).short) from None
 
@@ -61,13 +63,8 @@ class OpenAIModelRoutes:
 
         found = await relay.with_engine(self._services, model, asked.keep_alive, embed)
         record().prompt_tokens = found.prompt_tokens
-        shown = _as_base64 if asked.encoding_format == "base64" else _as_numbers
-        items = [
-            {"object": "embedding", "embedding": shown(vector), "index": index}
-            for index, vector in enumerate(found.vectors)
-        ]
-        usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
-        return _reply({"object": "list", "data": items, "model": asked.model, "usage": usage})
+        # Beside the loop, as the vectors were read: there may be millions of numbers.
+        return _reply(await anyio.to_thread.run_sync(partial(_told, asked, found)))
 
     def _embedding(self, asked: EmbeddingRequest) -> Model:
         try:
@@ -78,8 +75,18 @@ class OpenAIModelRoutes:
         return model
 
 
-def _reply(data: dict[str, Any]) -> Response:
-    return replies.json(gojson.encode(data) + b"\n", content_type=replies.BARE_JSON)
+def _told(asked: EmbeddingRequest, found: Embedded) -> bytes:
+    shown = _as_base64 if asked.encoding_format == "base64" else _as_numbers
+    items = [
+        {"object": "embedding", "embedding": shown(vector), "index": index}
+        for index, vector in enumerate(found.vectors)
+    ]
+    usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
+    return gojson.encode({"object": "list", "data": items, "model": asked.model, "usage": usage})
+
+
+def _reply(body: bytes) -> Response:
+    return replies.json(body + b"\n", content_type=replies.BARE_JSON)
 
 
 def _item(model: Model, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import anyio.to_thread
 import msgspec
 
 from hyperllamad.core.errors import UnsupportedError
@@ -51,11 +52,16 @@ async def rank(upstream: Upstream, model: Model, query: str, documents: Sequence
         scores, tokens = await _judged(upstream, query, documents)
     else:
         found = await embedding.embed_fitting(upstream, [query, *documents])
-        first, *others = found.vectors  # of length 1, so that their product is the cosine
-        scores = [math.fsum(a * b for a, b in zip(first, other, strict=True)) for other in others]
+        scores = await anyio.to_thread.run_sync(_cosines, found.vectors)  # 0.1 s for a thousand documents
         tokens = found.prompt_tokens
     order = sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))
     return Ranked(order, tokens)
+
+
+def _cosines(vectors: Sequence[Sequence[float]]) -> list[float]:
+    """Of the first with each of the others; all have length 1, so that the product is the cosine."""
+    first, *others = vectors
+    return [math.fsum(a * b for a, b in zip(first, other, strict=True)) for other in others]
 
 
 def no_ranking(name: str) -> UnsupportedError:
