@@ -109,7 +109,7 @@ def _add_parameter(parameters: dict[str, Any], line: int, value: str) -> None:
     try:
         read = kind(rest)
     except (ValueError, KeyError):
-        expected = _WORDS.get(kind, "true or false")  # type: ignore[call-overload]  # a lambda is no key, which is meant
+        expected = _WORDS.get(kind, "true or false")
         raise ModelfileError(f"line {line}: {name} is {rest!r}, but {expected} was expected") from None
     if name == "stop":
         parameters.setdefault("stop", []).append(read)
