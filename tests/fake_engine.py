@@ -56,6 +56,13 @@ def arguments() -> argparse.Namespace:
     dying.add_argument("--words", type=int, default=len(WORDS), metavar="N", help="an answer has, if nobody says")
     dying.add_argument("--token-delay", type=float, default=0.0, metavar="S")
     dying.add_argument("--prefill", type=float, default=0.0, metavar="S", help="S busy seconds before the first token")
+    dying.add_argument(
+        "--attention",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the same for 100 kB, four times that for 200; in turn",
+    )
     dying.add_argument("--pings", action="store_true", help="comments in the stream while no token comes")
     beside = parser.add_argument_group("besides")
     beside.add_argument("--ignore-term", action="store_true")
@@ -102,6 +109,7 @@ class Engine:
         self.health_checks = 0
         self.asleep = False
         self.words = WORDS
+        self.reading = asyncio.Lock()
         self.leaked: list[bytes] = []
 
     async def serve(self) -> None:
@@ -197,7 +205,7 @@ class Engine:
         if body.get("stream"):
             await self.stream(chat, body, (words, before, finish, usage), reader, writer)
             return
-        await self.prefill(None)
+        await self.prefill(body, None)
         for _ in words:
             await self.token(reader)
         text = " ".join(words)
@@ -216,7 +224,7 @@ class Engine:
         words, before, finish, usage = answer
         ids = body.get("return_token_ids", False)
         await send(writer, b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        await self.prefill(writer)
+        await self.prefill(body, writer)
         first = envelope(chat, [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}] if chat else [])
         if ids:
             first["prompt_token_ids"] = prompt_ids(body)
@@ -241,9 +249,16 @@ class Engine:
         await chunk(writer, b"data: [DONE]\n\n")
         await send(writer, b"0\r\n\r\n")
 
-    async def prefill(self, writer: asyncio.StreamWriter | None) -> None:
+    async def prefill(self, body: dict, writer: asyncio.StreamWriter | None) -> None:
         """Compute for a while, answering others meanwhile, as an engine of several processes does."""
-        end = time.monotonic() + self.vices.prefill
+        await self.compute(self.vices.prefill, writer)
+        if self.vices.attention:
+            async with self.reading:
+                size = len(json.dumps(body.get("messages") or body.get("prompt") or ""))
+                await self.compute(self.vices.attention * (size / 1e5) ** 2, writer)
+
+    async def compute(self, seconds: float, writer: asyncio.StreamWriter | None) -> None:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             await self.wait(writer, busy=True)
 

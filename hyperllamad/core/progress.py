@@ -59,6 +59,7 @@ class Progress:
         self.quiet = 0.0
         self.slowest_gap = 0.0  # seconds between two pieces
         self.slowest_byte = 0.0  # seconds for each byte of a prompt
+        self.longest_prompt = 0  # bytes, of those that this was learned from
         self._still = 0.0
         self._stopped = 0.0
         self._doubted = 0.0
@@ -93,8 +94,20 @@ class Progress:
         """Seconds without a piece while it computes, with so many bytes of prompts to read."""
         limits = self.limits
         between = max(limits.busy, limits.margin * self.slowest_gap)
-        reading = limits.margin * self.slowest_byte or limits.reading
-        return between + unread * reading
+        return between + unread * self._reading(unread)
+
+    def _reading(self, unread: int) -> float:
+        """Seconds for a byte of so many.
+
+        What was learned from short prompts says little of a long one: each token looks at all before it, so a prompt
+        ten times as long may take a hundred times as long.  But no longer than one of whom nothing is known.
+        """
+        limits = self.limits
+        learned = limits.margin * self.slowest_byte
+        if not learned:
+            return limits.reading
+        longer = max(1.0, unread / self.longest_prompt)
+        return max(learned, min(learned * longer, limits.reading))
 
     def _wait(self, step: float, look: Look) -> None:
         if self._doubt():
@@ -112,6 +125,7 @@ class Progress:
         """A piece came after a quiet stretch: that long it may take."""
         if self._unread >= _LEAST_PROMPT:
             self.slowest_byte = max(self.quiet / self._unread, self.slowest_byte * _FORGETS)
+            self.longest_prompt = max(self.longest_prompt, self._unread)
         elif not self._unread:
             self.slowest_gap = max(self.quiet, self.slowest_gap * _FORGETS)
 

@@ -78,6 +78,23 @@ def test_a_long_prompt_takes_its_time() -> None:
     assert scene.quiet(5_000, step=2, unread=size) != ""
 
 
+def test_what_short_prompts_took_is_no_measure_for_a_long_one() -> None:
+    """135 million parameters on a CPU: at 128,000 tokens attention is sixteen times the rest of the work."""
+    scene = Scene()
+
+    def seconds(size: int) -> float:
+        return size * 2.5e-4 * (1 + size / 32_000)
+
+    for _ in range(20):
+        scene.quiet(seconds(20_000), unread=20_000)
+        scene.piece()
+    assert seconds(512_000) > LIMITS.busy + LIMITS.margin * 512_000 * seconds(20_000) / 20_000, "or nothing is shown"
+    assert scene.quiet(seconds(512_000), step=2, unread=512_000) == ""
+    assert scene.quiet(LIMITS.busy + 512_000 * LIMITS.reading, step=2, unread=512_000) != "", "it is not for ever"
+    scene.piece()
+    assert scene.progress.longest_prompt == 512_000
+
+
 def test_a_fast_history_makes_it_impatient() -> None:
     scene = Scene()
     for _ in range(10):

@@ -39,6 +39,13 @@ MUTANTS = (
         "tests/core/test_progress.py",
     ),
     Mutant(
+        "short prompts are no measure for long ones",
+        "hyperllamad/core/progress.py",
+        "longer = max(1.0, unread / self.longest_prompt)",
+        "longer = 1.0",
+        "tests/supervision/test_health.py",
+    ),
+    Mutant(
         "a token is asked for when the health check is silent",
         "hyperllamad/supervision/health.py",
         "if not well or idle >= self._pace.idle:",

@@ -176,6 +176,18 @@ async def test_a_slow_one_is_left_alone(runtime: Path, vices: tuple[str, ...], p
         assert (row.state, row.restarts) == (State.READY, 0)
 
 
+async def test_a_long_prompt_after_short_ones_is_left_alone(runtime: Path) -> None:
+    """It takes sixteen times as long as one of a quarter of its size, and meanwhile nobody else gets a token."""
+    pace = dataclasses.replace(fake.FAST, limits=dataclasses.replace(fake.LIMITS, margin=1.5))
+    async with fake.supervised(runtime, pace=pace) as supervisor:
+        upstream = await supervisor.lease(fake.model(runtime, "m", "--attention", "0.27")).granted()
+        for _ in range(5):
+            assert await ask(upstream, 2, prompt="x" * 75_000) == 5
+        assert await ask(upstream, 2, prompt="x" * 300_000) == 5
+        (row,) = supervisor.rows()
+        assert (row.state, row.restarts) == (State.READY, 0)
+
+
 async def test_a_slow_client_is_no_fault_of_the_engine(runtime: Path) -> None:
     async with fake.supervised(runtime) as supervisor:
         upstream = await supervisor.lease(fake.model(runtime, "m")).granted()

@@ -42,6 +42,7 @@ VICES: tuple[tuple[str, ...], ...] = (
     ("--leak", "1"),
     ("--token-delay", "0.05"),
     ("--prefill", "0.3", "--pings"),
+    ("--attention", "0.3"),
     ("--ignore-term",),
     ("--fork",),
     ("--worker",),
@@ -108,42 +109,43 @@ async def _through(supervisor: Supervisor, model: Model, state: str, kill: bool,
         never = "--never-ready" in model.engine_args
         with anyio.move_on_after(0.3 if never else None), contextlib.suppress(HyperLlamaError):
             if state == "starting":
-                while not _pid(supervisor, model):
+                while not pid_of(supervisor, model):
                     await anyio.sleep(0.01)
             else:
                 upstream = await lease.granted()
                 if state in {"busy", "draining", "stopping"}:
-                    group.start_soon(_ask, upstream)
+                    group.start_soon(ask_in_vain, upstream)
                     await anyio.sleep(0.05)
                 if state in {"draining", "stopping"}:
                     supervisor.unload(model, cut=state == "stopping")
         if kill or state == "backoff":
             with contextlib.suppress(ProcessLookupError):
-                if pid := _pid(supervisor, model):
+                if pid := pid_of(supervisor, model):
                     os.kill(pid, signal.SIGKILL)
         if state == "backoff":
-            while _state(supervisor, model) not in {State.BACKOFF, State.FAILED, None}:
+            while state_of(supervisor, model) not in {State.BACKOFF, State.FAILED, None}:
                 await anyio.sleep(0.01)
-        reached[_state(supervisor, model) or State.GONE] += 1
+        reached[state_of(supervisor, model) or State.GONE] += 1
         lease.release()
         supervisor.unload(model, cut=True)
-        while (now := _state(supervisor, model)) is not None:
+        while (now := state_of(supervisor, model)) is not None:
             if now is State.FAILED:
                 supervisor.unload(model, cut=True)
             await anyio.sleep(0.02)
         group.cancel_scope.cancel()
 
 
-async def _ask(upstream: Upstream) -> None:
+async def ask_in_vain(upstream: Upstream) -> None:
+    """A long answer of a vicious engine, until it breaks off."""
     with contextlib.suppress(aiohttp.ClientError, RuntimeError):
         await ask(upstream, 1000)
 
 
-def _state(supervisor: Supervisor, model: Model) -> State | None:
+def state_of(supervisor: Supervisor, model: Model) -> State | None:
     row = fake.row(supervisor, str(model.name))
     return row.state if row is not None else None
 
 
-def _pid(supervisor: Supervisor, model: Model) -> int:
+def pid_of(supervisor: Supervisor, model: Model) -> int:
     row = fake.row(supervisor, str(model.name))
     return row.pid if row is not None else 0
