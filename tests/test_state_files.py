@@ -1,14 +1,21 @@
 """Every file the daemon keeps, cut at every byte, as a power cut may leave it: each start copes, and says what it lost.
 
 All are written whole or not at all (to a new name, then renamed); this is about disks that break even that promise.
+They are: an engine's home and which home is current, what was learned, variants of models, the API keys, where a pulled
+model came from, and in the runtime directory who lives in a place and what it printed.  A model's own files are not
+state of ours: what is wrong with those is told when it is listed or loaded (tests/real/bad_models.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hyperllamad.config.load import load_config
@@ -17,7 +24,9 @@ from hyperllamad.core.models import HOST, Key, Placement, Share
 from hyperllamad.engines.base import Host
 from hyperllamad.engines.homes import CURRENT, FILE, Homes
 from hyperllamad.keys import KeyRing
+from hyperllamad.store import fetching
 from hyperllamad.store.catalog import Catalog
+from hyperllamad.store.fetch_wire import ORIGIN, Origin, Part
 from hyperllamad.store.variants import Variants
 from hyperllamad.supervision import orphans, place, procfs
 from hyperllamad.supervision.learned import Learned
@@ -129,17 +138,60 @@ async def test_the_api_keys(tmp_path: Path) -> None:
     assert KeyRing(loaded).find([text]) is not None
 
 
-async def test_who_lives_in_a_place(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A start that cannot read it still removes the place; see test_place.py for what is read."""
+async def test_who_lives_in_a_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that cannot read it still removes the place, and takes nobody for an engine who is none.
+
+    The sweep sees only two processes, ours and a stranger's: so it takes no time to have one for every byte.
+    """
     runtime = tmp_path_factory.mktemp("r")
-    where = place.make(runtime, runtime / "cache", Host())
-    place.record(where, Identity(1 << 22, 1), Identity(1 << 22, 1))
-    whole = (place.directory(where) / "leader").read_bytes()
-    for length in range(0, len(whole), 7):
-        where = place.make(runtime, runtime / "cache", Host())
-        (place.directory(where) / "leader").write_bytes(whole[:length])
-        (place.directory(where) / "log").write_bytes(b"[[1.0, "[:length])
-        assert place.kept_lines(where) == []
-        assert await orphans.sweep(runtime) == 0
-        assert list(place.root(runtime).iterdir()) == []
-    assert procfs.myself().alive
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        try:
+            seen = [found for pid in (os.getpid(), stranger.pid) if (found := procfs.process(pid)) is not None]
+            monkeypatch.setattr(procfs, "processes", lambda: iter(seen))
+            where = place.make(runtime, runtime / "cache", Host())
+            place.record(where, Identity(stranger.pid, 1), Identity(1 << 22, 1))  # its number, from before
+            place.note(where, place.Stand("m", ("m:latest",), "d" * 64, "s" * 12, None))
+            whole = (place.directory(where) / "leader").read_bytes()
+            place.remove(place.directory(where))
+            for length in range(len(whole) + 1):
+                where = place.make(runtime, runtime / "cache", Host())
+                (place.directory(where) / "leader").write_bytes(whole[:length])
+                assert (place.read(place.directory(where)) is None) is (length < len(whole))
+            assert await orphans.sweep(runtime) == 0
+            assert list(place.root(runtime).iterdir()) == []
+            assert stranger.poll() is None
+            assert length > 200
+        finally:
+            stranger.kill()
+
+
+def test_what_an_engine_printed_before_a_restart(tmp_path: Path) -> None:
+    lines = [(1.5, "loading"), (2.5, "ready \u00e9")]
+    where = place.make(tmp_path, tmp_path / "cache", Host())
+    seen = []
+
+    def look() -> None:
+        left = file.read_bytes()
+        seen.append(place.kept_lines(where))
+        file.write_bytes(left)  # it is read once, and taken away
+
+    file = place.directory(where) / "log"
+    place.keep_lines(where, lines)
+    assert cut(file, look) > 30
+    assert seen[-1] == lines
+    assert seen[:-1] == [[]] * (len(seen) - 1)
+
+
+def test_where_a_pulled_model_came_from(tmp_path: Path) -> None:
+    """Without it the files are fetched again, or found by another model: never taken for what they are not."""
+    content = b"weights"
+    part = Part(path="a.gguf", size=len(content), check="sha256:" + hashlib.sha256(content).hexdigest())
+    model = tmp_path / "tiny@main"
+    model.mkdir()
+    (model / part.path).write_bytes(content)
+    file = model / ORIGIN
+    file.write_bytes(msgspec.json.encode(Origin(repository="org/tiny", commit="c" * 40, files=(part,))))
+    seen = []
+    assert cut(file, lambda: seen.append(fetching.installed(tmp_path))) > 100
+    assert seen[-1] == {part.check: model / part.path}
+    assert seen[:-1] == [{}] * (len(seen) - 1)

@@ -144,9 +144,9 @@ class _Fetch:
                 if part is None or before.get(part.path) != part or not _whole(self._work, part):
                     path.unlink()
         disk.write(self._work / ORIGIN, msgspec.json.format(msgspec.json.encode(self._origin)))
-        installed = _installed(Path(self._request.store))
+        theirs_by_check = installed(Path(self._request.store))
         for part in self._origin.files:
-            ours, theirs = self._work / part.path, installed.get(part.check)
+            ours, theirs = self._work / part.path, theirs_by_check.get(part.check)
             if theirs is not None and not ours.exists():
                 ours.parent.mkdir(parents=True, exist_ok=True)
                 disk.link(theirs, ours)
@@ -249,7 +249,7 @@ def _read_origin(directory: Path) -> Origin | None:
         return None
 
 
-def _installed(store: Path) -> dict[str, Path]:
+def installed(store: Path) -> dict[str, Path]:
     """The files of all models that were pulled, by checksum: an older version, or the same under another name."""
     found = {}
     for origin in store.rglob(ORIGIN):
