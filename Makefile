@@ -92,10 +92,11 @@ zoo: $(VENV)/.installed-dev engines
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench.relay
 
-## Faults in numbers: kill, stop, hang up, leak; some two hours.  Writes the table in docs/reliability.md.  PARTS="soak idle"
+## Faults in numbers: kill, stop, hang up, leak; some four hours.  Writes the table in docs/reliability.md.
+## PARTS="soak idle" for some of it, SHORT=1 for a few times each, a quarter of an hour, and nothing written.
 .PHONY: faults
 faults: $(VENV)/.installed-dev engines
-	$(BIN)/python -m tests.faults $(PARTS)
+	$(BIN)/python -m tests.faults $(if $(SHORT),--short) $(PARTS)
 
 ## Pin the dependencies anew (needs uv).
 lock:

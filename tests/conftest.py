@@ -8,6 +8,8 @@ import pytest
 
 # A test run in the background of a shell inherits an ignored SIGINT, and so would every process a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# One that is ended (a time limit around it, a shutdown) ends in order: what its fixtures have started is stopped.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -22,6 +23,9 @@ import tomli_w
 from hyperllamad.config.load import load_config
 
 T = TypeVar("T")
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)  # before any fork
 
 # Read at import, before a fixture hides the developer's environment: where `make engines` installed.
 INSTALLED = load_config(None, os.environ).paths
@@ -53,6 +57,14 @@ def session_members(leader: int) -> list[int]:
     return found
 
 
+def _with_us() -> None:
+    """In the child, before it becomes the daemon: it shall not outlive the tests, however those are ended.
+
+    The kernel means the thread that started it, so a daemon must not be started by one that ends before its tests do.
+    """
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 @dataclass
 class Daemon:
     """A running hyperllamad and the ways to talk to it."""
@@ -77,6 +89,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, "--config", str(self.root / "etc")],
                 stdout=log, stderr=log, env=self.environ, start_new_session=True,
+                preexec_fn=_with_us,  # noqa: PLW1509 - one call of the kernel, which is safe beside threads
             )  # fmt: skip
         eventually(self._answers, within=20, what="the API answers")
 

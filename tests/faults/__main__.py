@@ -6,12 +6,14 @@ python -m tests.faults [--short] [PART...]
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 
 from tests.daemon import daemon
-from tests.faults import continued, crowds, kills, mutants, report, soak
+from tests.faults import continued, crowds, kills, mutants, reals, report, soak
 from tests.faults.report import Row
 from tests.real import bad_models
 from tests.real.conftest import demo_model
@@ -33,7 +35,27 @@ def _bad_models(short: bool) -> Row:
     return Row("broken models and settings on the real engines, cause named", str(tried), holds, f"{right} right")
 
 
+def _slice(short: bool) -> float:
+    """Seconds one series of a heavy engine may take: it shares the machine, and its row says how far it came."""
+    return 60.0 if short else 540.0
+
+
+REALS: dict[str, Part] = {
+    "kill-main-llama_cpp": lambda short: reals.kill("llama_cpp", "main", 3 if short else 200),
+    "kill-guard-llama_cpp": lambda short: reals.kill("llama_cpp", "guard", 2 if short else 200),
+    "kill-daemon-llama_cpp": lambda short: reals.kill_daemon("llama_cpp", 2 if short else 200),
+    "stop-main-llama_cpp": lambda short: reals.stop("llama_cpp", "main", 2 if short else 50, at_once=2 if short else 5),
+    **{
+        f"{act}-{victim}-{engine}": lambda short, act=act, victim=victim, engine=engine: (
+            reals.kill if act == "kill" else reals.stop
+        )(engine, victim, 1 if short else 200, within=_slice(short))
+        for engine in ("vllm", "max")
+        for act in ("kill", "stop")
+        for victim in ("main", "worker")
+    },
+}
 PARTS: dict[str, Part] = {
+    **REALS,
     **{f"kill-{n}": lambda short, v=v: kills.kill_engines(v, 3 if short else 200) for n, v in enumerate(kills.VICTIMS)},
     "kill-daemon": lambda short: kills.kill_daemon(2 if short else 200),
     "stop-main": lambda short: kills.stop_engines("the API process", 1 if short else 20, at_once=3 if short else 10),
@@ -52,17 +74,30 @@ PARTS: dict[str, Part] = {
 }
 
 
+def run(name: str, *, short: bool) -> Row:
+    """One part; a part that breaks is a row that says so, and no end of the others."""
+    try:
+        return PARTS[name](short)
+    except Exception as failure:  # an assertion, or a daemon that does not start
+        traceback.print_exc()
+        said = f"{type(failure).__name__}: {failure}".strip().splitlines()
+        return Row(f"`{name}` broke off", "-", False, said[0][:200].replace("|", "/"))
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--short", action="store_true", help="a few times each, and nothing is written")
     arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     given = arguments.parse_args()
+    if unknown := sorted(set(given.parts) - PARTS.keys()):
+        arguments.error(f"there is no {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in order: what was started is stopped
     failed = 0
     for name in given.parts or PARTS:
-        row = PARTS[name](given.short)
+        row = run(name, short=given.short)
         failed += not row.holds
-        print(f"{'ok ' if row.holds else 'BAD'} {row.what}, {row.count}: {row.seen}", flush=True)
-        if not given.short:
+        print(f"{'ok ' if row.holds else 'BAD'} {name}: {row.what}, {row.count}: {row.seen}", flush=True)
+        if not given.short and row.count != "-":
             report.write([row])
     return 1 if failed else 0
 

@@ -25,10 +25,10 @@ FOUND = 15.0  # seconds in which a stopped process has to be found, of 99 in a h
 class Load(threading.Thread):
     """A client that asks for one answer after the other; errors are counted, wrong texts remembered."""
 
-    def __init__(self, running: Daemon, model: str) -> None:
+    def __init__(self, running: Daemon, model: str, right: Callable[[str], bool]) -> None:
         super().__init__(daemon=True)
-        self.running, self.model = running, model
-        self.whole = self.errors = self.cut = 0
+        self.running, self.model, self.right = running, model, right
+        self.whole = self.errors = self.cut = self.pieces = 0
         self.last = ""
         self.wrong: list[str] = []
         self.over = threading.Event()
@@ -36,7 +36,7 @@ class Load(threading.Thread):
     def run(self) -> None:
         while not self.over.is_set():
             try:
-                text = "".join(chat(self.running, self.model, 60))
+                text = "".join(self._counted(chat(self.running, self.model, 60)))
             except (AssertionError, OSError) as failure:
                 own = "unloaded" in str(failure)  # the suite's own unloads, between two kills
                 self.errors += not own
@@ -45,13 +45,25 @@ class Load(threading.Thread):
                 self.over.wait(0.05)
                 continue
             self.whole += 1
-            if text != answer_of(60):
+            if not self.right(text):
                 self.wrong.append(text)
+
+    def _counted(self, pieces: Iterator[str]) -> Iterator[str]:
+        for piece in pieces:
+            self.pieces += 1
+            yield piece
+
+
+def _as_fakes_do(text: str) -> bool:
+    return text == answer_of(60)
 
 
 @contextlib.contextmanager
-def loaded(running: Daemon, models: list[str], clients: int = 2) -> Iterator[list[Load]]:
-    loads = [Load(running, model) for model in models for _ in range(clients)]
+def loaded(
+    running: Daemon, models: list[str], clients: int = 2, *, right: Callable[[str], bool] = _as_fakes_do
+) -> Iterator[list[Load]]:
+    """So many clients for each model, for as long as the block lasts; `right` judges their answers."""
+    loads = [Load(running, model, right) for model in models for _ in range(clients)]
     for load in loads:
         load.start()
     try:
@@ -95,19 +107,19 @@ def kill_engines(victim: str, times: int, *, seed: int = 1) -> Row:
         with loaded(running, ["a", "b"]) as loads:
             for _ in range(times):
                 model = dice.choice("ab")
-                pid = _up(running, model)
+                pid = up(running, model)
                 family = everybody(pid)
                 began = time.monotonic()
                 with contextlib.suppress(ProcessLookupError, StopIteration):
                     os.kill(VICTIMS[victim](family), signal.SIGKILL)
-                eventually(lambda: not _alive(family), within=15, what=f"nobody left of {family}")  # noqa: B023
+                eventually(lambda: not alive(family), within=15, what=f"nobody left of {family}")  # noqa: B023
                 wrong += "".join(chat(running, model, 5)) != answer_of(5)
                 slow.append(time.monotonic() - began)
         wrong += sum(len(load.wrong) for load in loads)
         whole, errors = sum(load.whole for load in loads), sum(load.errors for load in loads)
         assert running.stop() == 0
         left = len(running.leftovers())
-    seen = f"{left} left, {wrong} wrong texts; next answer after {_spread(slow)}"
+    seen = f"{left} left, {wrong} wrong texts; next answer after {spread(slow)}"
     cut = sum(load.cut for load in loads)
     load = f"{whole} answers to others meanwhile, {errors} errors, {cut} cut off by the suite's own unloads"
     load += "".join({f"; {load.last}" for load in loads if load.last})
@@ -127,13 +139,13 @@ def kill_daemon(times: int) -> Row:
                 running.kill()
                 with contextlib.suppress(AssertionError):
                     eventually(lambda: not running.leftovers(), within=10, what="nobody left")
-                left += len(_alive(family))
+                left += len(alive(family))
                 for load in loads:
                     load.over.set()
             running.start()
             assert "".join(chat(running, "a", 5)) == answer_of(5)
             slow.append(time.monotonic() - began)
-    return Row("SIGKILL of the daemon", f"{times}", left == 0, f"{left} left; next answer after {_spread(slow)}")
+    return Row("SIGKILL of the daemon", f"{times}", left == 0, f"{left} left; next answer after {spread(slow)}")
 
 
 def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
@@ -145,7 +157,7 @@ def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
     with tempfile.TemporaryDirectory() as root, fakes(Path(root), models, main=main) as running:
         for _ in range(rounds):
             with loaded(running, list(models), clients=1):
-                families = {model: everybody(_up(running, model)) for model in models}
+                families = {model: everybody(up(running, model)) for model in models}
                 began = time.monotonic()
                 for family in families.values():
                     os.kill(main_process(family), signal.SIGSTOP)
@@ -154,7 +166,7 @@ def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
                 waiting = dict(families)
                 while waiting and time.monotonic() - began < 60:
                     for model, family in list(waiting.items()):
-                        if not _alive([main_process(family)]):
+                        if not alive([main_process(family)]):
                             seconds.append(time.monotonic() - began)
                             del waiting[model]
                     time.sleep(0.05)
@@ -167,7 +179,7 @@ def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
         f"SIGSTOP of {victim}, found",
         str(len(seconds)),
         late < FOUND and text == answer_of(5),
-        f"after {_spread(seconds)}, p99 {late:.1f} s",
+        f"after {spread(seconds)}, p99 {late:.1f} s",
     )
 
 
@@ -200,7 +212,7 @@ def no_false_kills(times: int) -> Row:
     )
 
 
-def _up(running: Daemon, model: str) -> int:
+def up(running: Daemon, model: str) -> int:
     """The main process of an engine that is ready, and without a past that would make its restart late."""
     if (seen := row(running, model)) and seen.restarts > 1:
         unload(running, model)
@@ -211,9 +223,9 @@ def _up(running: Daemon, model: str) -> int:
             return seen.pid
 
 
-def _alive(pids: list[int]) -> list[int]:
+def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if (found := procfs.process(pid)) is not None and not found.zombie]
 
 
-def _spread(seconds: list[float]) -> str:
+def spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (most)" if seconds else "-"

@@ -7,15 +7,29 @@ from pathlib import Path
 import pytest
 
 from tests.faults import report, soak
-from tests.faults.__main__ import PARTS
+from tests.faults.__main__ import PARTS, REALS
 from tests.faults.report import Row
 
-SHORT = [name for name in PARTS if not name.startswith(("continued", "bad", "mutants", "soak", "patience"))]
+LATER = ("continued", "bad", "mutants", "soak", "patience")  # that have tests of their own, or take their time
+SHORT = [name for name in PARTS if not name.startswith(LATER) and name not in REALS]
+LIGHT = [
+    name if name.startswith("kill-main") else pytest.param(name, marks=pytest.mark.long)
+    for name in REALS
+    if name.endswith("llama_cpp")
+]
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", SHORT)
 def test_in_short(part: str) -> None:
+    row = PARTS[part](True)
+    assert row.holds, row
+
+
+@pytest.mark.real
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("part", LIGHT)
+def test_in_short_on_a_real_engine(part: str) -> None:
     row = PARTS[part](True)
     assert row.holds, row
 

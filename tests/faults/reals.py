@@ -1,0 +1,180 @@
+"""Real engines are killed and stopped under load, again and again: who is left, what is the memory, who is answered?
+
+The demo model on each engine, with settings that make a start quick.  Memory is what cannot be taken back from the
+daemon and everybody below it: compared once an engine has loaded, after each of its deaths, and when it was unloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hyperllamactl.client import Client
+from hyperllamactl.protocol.daemon import Status, StatusReport
+from hyperllamactl.protocol.machine import Info, MachineReport
+from hyperllamad.engines import base
+from hyperllamad.supervision import procfs
+from tests.daemon import Daemon, daemon, eventually
+from tests.faults import memory
+from tests.faults.crowds import SPARE_MEMORY
+from tests.faults.house import unload
+from tests.faults.kills import FOUND, alive, everybody, guard, loaded, main_process, spread, up
+from tests.faults.memory import Held
+from tests.faults.report import Row
+from tests.real.conftest import answer, demo_model
+
+QUICK: dict[str, dict[str, Any]] = {
+    "llama_cpp": {"context": 2048, "parallel": 4, "args": ["--threads", "1"]},
+    "vllm": {"context": 1024, "parallel": 4, "args": ["--enforce-eager"]},
+    "max": {"context": 1024, "parallel": 4},
+}
+GONE = 30.0  # seconds for nobody to be left; an engine gives back gigabytes, on a machine that others keep busy
+GROWN = 1.25  # what an engine may hold after so many deaths, of what it held at first
+MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 10\n'
+
+
+def worker(family: list[int], engine: str) -> int:
+    """The process that computes, where that is another than the one that answers."""
+    vital = base.load(engine).vital
+    return next(pid for pid in family[2:] if re.search(vital, procfs.command_line(pid)))
+
+
+VICTIMS: dict[str, Callable[[list[int], str], int]] = {
+    "main": lambda family, _: main_process(family),
+    "worker": worker,
+    "guard": lambda family, _: guard(family),
+}
+NAMES = {"main": "the main process", "worker": "the worker", "guard": "the guard"}
+
+
+@contextlib.contextmanager
+def serving(engine: str, models: int = 1) -> Iterator[tuple[Daemon, Held]]:
+    """A daemon with the demo model once, or as often as wanted, and nothing loaded yet."""
+    quick = demo_model(engine) | QUICK[engine]
+    keys = {f"m{n}": quick | {"context": quick["context"] + 256 * n} for n in range(models)}  # or they were one
+    with daemon(keys, main=MAIN) as running, memory.watched(running) as held:
+        yield running, held
+
+
+def rest(running: Daemon, held: Held, empty: int) -> tuple[int, int]:
+    """Bytes held when nothing is loaded: measured, beyond what was held before; and by engines, as the daemon says.
+
+    Without the process that waits for the next start, where there is one.
+    """
+    client = Client([str(running.root / "run/admin.sock")], warn=print)
+    found, status = client.call(Info(), MachineReport), client.call(Status(), StatusReport)
+    waits = sum(status.prepared.values())
+    return held.held() - empty - waits, found.ours + sum(gpu.ours for gpu in found.gpus) - waits
+
+
+def kill(engine: str, victim: str, times: int, *, within: float = 1e9, seed: int = 1) -> Row:
+    """SIGKILL of one process of the engine in the middle of answers, so often or for so many seconds."""
+    dice = random.Random(seed)
+    sizes: list[int] = []
+    slow: list[float] = []
+    left = wrong = 0
+    with serving(engine) as (running, held):
+        empty, end = held.held(), time.monotonic() + within
+        with loaded(running, ["m0"], clients=1, right=bool) as (load,):
+            while len(slow) < times and time.monotonic() < end:
+                family = everybody(up(running, "m0"))
+                sizes.append(held.held())
+                time.sleep(dice.uniform(0, 0.3))  # so that it is hit at any point of an answer
+                began = time.monotonic()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(VICTIMS[victim](family, engine), signal.SIGKILL)
+                left += len(_left(family))
+                wrong += "Paris" not in answer(running.url, "m0")
+                slow.append(time.monotonic() - began)
+        unload(running, "m0")
+        more, counted = rest(running, held, empty)
+        assert running.stop() == 0
+        left += len(running.leftovers())
+    grown = statistics.median(sizes[-10:]) / statistics.median(sizes[:10])
+    seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; {load.whole} answers to another "
+    seen += f"meanwhile, {load.errors + load.cut} cut off; memory {held.how}: {sizes[0] >> 20} MiB once loaded, "
+    seen += f"{100 * grown - 100:+.0f} % after the last kills, {more / 2**20:+.0f} MiB once unloaded; "
+    seen += f"{counted >> 20} MiB of engines by `info` then"
+    holds = not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY and grown <= GROWN
+    return Row(f"SIGKILL of {NAMES[victim]} of {engine}", str(len(slow)), holds and bool(slow), seen)
+
+
+def kill_daemon(engine: str, times: int, *, within: float = 1e9) -> Row:
+    """SIGKILL of the daemon in the middle of answers; the next one starts on what it left."""
+    rests: list[int] = []
+    slow: list[float] = []
+    left = wrong = 0
+    with serving(engine) as (running, held):
+        end = time.monotonic() + within
+        while len(slow) < times and time.monotonic() < end:
+            with loaded(running, ["m0"], clients=1, right=bool):
+                family = everybody(up(running, "m0"))
+                began = time.monotonic()
+                running.kill()
+                left += len(_left(family))
+                rests.append(held.held())
+            running.start()
+            held.add(running)
+            wrong += "Paris" not in answer(running.url, "m0")
+            slow.append(time.monotonic() - began)
+        assert running.stop() == 0
+        left += len(running.leftovers())
+    seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; "
+    seen += f"memory {held.how} once nobody was left: {max(rests) >> 20} MiB at most"
+    holds = not left and not wrong and max(rests) <= SPARE_MEMORY
+    return Row(f"SIGKILL of the daemon over {engine}", str(len(slow)), holds, seen)
+
+
+def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: float = 1e9) -> Row:
+    """SIGSTOP of one process of every engine in the middle of an answer; how long until it is replaced."""
+    seconds: list[float] = []
+    wrong = left = 0
+    with serving(engine, at_once) as (running, held):
+        models = [f"m{n}" for n in range(at_once)]
+        empty, end = held.held(), time.monotonic() + within
+        while len(seconds) < times and time.monotonic() < end:
+            with loaded(running, models, clients=1, right=bool) as loads:
+                families = {model: everybody(up(running, model)) for model in models}
+                before = {load.model: load.pieces for load in loads}
+                eventually(lambda: all(x.pieces > before[x.model] for x in loads), within=120, what="all answer")  # noqa: B023
+                seconds += _stopped([VICTIMS[victim](family, engine) for family in families.values()])
+                left += sum(len(_left(family)) for family in families.values())
+                wrong += sum("Paris" not in answer(running.url, model) for model in models)
+            for model in models:
+                unload(running, model)
+        more, counted = rest(running, held, empty)
+        assert running.stop() == 0
+        left += len(running.leftovers())
+    late = sorted(seconds)[max(0, int(0.99 * len(seconds)) - 1)]
+    seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
+    seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
+    holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
+    return Row(f"SIGSTOP of {NAMES[victim]} of {engine}, found", str(len(seconds)), holds, seen)
+
+
+def _stopped(pids: list[int]) -> list[float]:
+    """Stop them all; the seconds until each of them was ended, 60 for one that was not."""
+    began = time.monotonic()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    seconds: dict[int, float] = {}
+    while len(seconds) < len(pids) and time.monotonic() - began < 60:
+        for pid in pids:
+            if pid not in seconds and not alive([pid]):
+                seconds[pid] = time.monotonic() - began
+        time.sleep(0.05)
+    return [seconds.get(pid, 60.0) for pid in pids]
+
+
+def _left(family: list[int]) -> list[int]:
+    """Who of them outlives GONE seconds."""
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not alive(family), within=GONE, what="nobody is left")
+    return alive(family)
