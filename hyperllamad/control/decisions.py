@@ -23,7 +23,7 @@ from hyperllamad.control.answer import Teller
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.errors import NoEngineError
 from hyperllamad.core.models import Key, Model, Terms, key_of
-from hyperllamad.core.placement import STOP, Answer, Never, Placed, Question, Waits
+from hyperllamad.core.question import STOP, Answer, Never, Placed, Question, Soon, Waits
 from hyperllamad.supervision.events import Event
 
 TOLD = 20  # decisions that `why` goes back
@@ -86,7 +86,7 @@ def _planned(plan: LoadPlan, rooms: Rooms, question: Question, answer: Answer, t
                 for victim in victims
             ]
             plan.seconds = terms.wake_seconds if question.lies else terms.load_seconds
-        case Waits(sentence):
+        case Waits(sentence) | Soon(sentence):
             plan.outcome, plan.why = "waits", sentence
         case Never(sentence):
             plan.outcome, plan.why = "never", sentence

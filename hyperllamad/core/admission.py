@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hyperllamad.core.instance import Effect, State
 from hyperllamad.core.ledger import Ledger, Measured
 from hyperllamad.core.models import Key, Terms
-from hyperllamad.core.placement import Question
+from hyperllamad.core.question import Question
 from hyperllamad.core.slot import Slot
 
 
@@ -91,12 +91,17 @@ class Admission:
         """Somebody waits for what others hold, and they need not be ours."""
         self.needs_measure = self._rules.measured
 
-    def question(self, key: Key, terms: Terms, older: Collection[Key], now: float) -> Question:
-        """Everything that decides where `key` lies; `older` are the models that older requests wait for."""
+    def question(
+        self, key: Key, terms: Terms, now: float, *, older: Collection[Key], waited: Collection[Key]
+    ) -> Question:
+        """Everything that decides where `key` lies.
+
+        `older` are the models that older requests wait for, `waited` those that any wait for.
+        """
         slot = self._slots.get(key)
         lies = slot.placement.shares if slot is not None and slot.state is State.ASLEEP and slot.placement else ()
         tenants = [
-            other.tenant(evictable=_evictable(other, older, now))
+            other.tenant(evictable=_evictable(other, older, now), waited=other.key in waited)
             for other in self._slots.values()
             if other.key != key and other.state is not State.FAILED
         ]
@@ -109,6 +114,7 @@ class Admission:
             now=now,
             spread=self._rules.spread,
             sleep_memory=self.sleep_memory(),
+            coming=sum(slot.host_coming(now) for slot in self._slots.values()),
             lies=lies,
         )
 
@@ -166,6 +172,18 @@ class Admission:
     def sleep_memory(self) -> int:
         """Host memory that is left for the weights of those who sleep."""
         return self._rules.sleep_memory - sum(slot.host_taken for slot in self._slots.values())
+
+    def overdrawn(self) -> list[Slot]:
+        """Who must not go on sleeping because the budget was made smaller: as few as possible, longest unused first."""
+        over = -self.sleep_memory() - sum(
+            slot.host_taken for slot in self._slots.values() if slot.state is State.STOPPING
+        )
+        found: list[Slot] = []
+        for slot in sorted(self._slots.values(), key=lambda slot: slot.last_used):
+            if over > 0 and slot.state is State.ASLEEP and slot.host_taken and not slot.called:
+                found.append(slot)
+                over -= slot.host_taken
+        return found
 
 
 def _evictable(slot: Slot, older: Collection[Key], now: float) -> bool:

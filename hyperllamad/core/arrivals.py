@@ -15,7 +15,8 @@ from hyperllamad.core.errors import NoRoomError
 from hyperllamad.core.instance import Order, State
 from hyperllamad.core.journal import Journal
 from hyperllamad.core.models import Key
-from hyperllamad.core.placement import STOP, Answer, Never, Placed, Question, Waits, decide
+from hyperllamad.core.placement import decide
+from hyperllamad.core.question import STOP, Answer, Never, Placed, Question, Soon, Waits
 from hyperllamad.core.queue import Wish
 from hyperllamad.core.roster import Roster
 from hyperllamad.core.service import Service
@@ -34,6 +35,7 @@ class Arrivals:
         self._admission = admission
         self._journal = journal
         self._keep_alive = keep_alive
+        self._waited: Collection[Key] = ()  # models that somebody waits for, while they are placed
 
     def retune(self, keep_alive: float) -> None:
         """For instances made from now on."""
@@ -43,7 +45,9 @@ class Arrivals:
         """Find a place for each model that is waited for, in the order of their oldest requests."""
         out: list[Action] = []
         older: set[Key] = set()
-        for wish in list(self._service.queue.models()):
+        wishes = list(self._service.queue.models())
+        self._waited = frozenset(wish.key for wish in wishes)
+        for wish in wishes:
             out += self._admit(wish, older, now)
             older.add(wish.key)
         for slot in self._roster.slots.values():
@@ -79,7 +83,7 @@ class Arrivals:
         """Decide where the model lies and who leaves for it, and begin that; nothing, where it has to wait."""
         if not self._admission.known(now):
             return []
-        question = self._admission.question(wish.key, wish.terms, older, now)
+        question = self._admission.question(wish.key, wish.terms, now, older=older, waited=self._waited)
         answer = decide(question)
         match answer:
             case Placed(placement, victims):
@@ -91,6 +95,9 @@ class Arrivals:
                 out += self._give_promise(wish, now)
                 self._roster.settle_in(self._roster.slots[wish.key], wish.terms, placement)
                 return out
+            case Soon(why, stops):
+                self._journal.tell("waits", wish.key, why, now, (question, answer))
+                return self._stop_sleepers(stops, wish, (question, answer), now)
             case Waits(why):
                 self._journal.tell("waits", wish.key, why, now, (question, answer))
                 self._admission.look_again()
@@ -110,6 +117,17 @@ class Arrivals:
             return self._roster.apply(slot, Order.DRAIN, now)
         slot.sleeps_at(level)
         return self._roster.apply(slot, Order.SLEEP, now)
+
+    def _stop_sleepers(
+        self, stops: Collection[str], wish: Wish, decision: tuple[Question, Answer], now: float
+    ) -> list[Action]:
+        """Their host memory is worth more to another; the wish is looked at again when it has come back."""
+        out: list[Action] = []
+        for key in stops:
+            slot = self._roster.named(key)
+            self._journal.tell("evicted", slot.key, f"{wish.key} needs its host memory", now, decision)
+            out += self._roster.apply(slot, Order.STOP, now)
+        return out
 
     def _give_promise(self, wish: Wish, now: float) -> list[Action]:
         """A new instance, or a failed one made new, with the request's keep_alive or else the configured one."""

@@ -21,7 +21,8 @@ from hyperllamad.core.journal import Journal
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
 from hyperllamad.core.patience import Patience
-from hyperllamad.core.placement import Answer, Question, decide
+from hyperllamad.core.placement import foresee
+from hyperllamad.core.question import Answer, Question
 from hyperllamad.core.queue import Wish
 from hyperllamad.core.records import Record
 from hyperllamad.core.roster import Roster
@@ -246,9 +247,10 @@ class Fleet:
         return self._journal.take()
 
     def plan(self, key: Key, terms: Terms, now: float) -> tuple[Question, Answer]:
-        """What would be decided if a request for `key` came now; changes nothing."""
-        question = self._admission.question(key, terms, self._older(key), now)
-        return question, decide(question)
+        """What would come of a request for `key` that came now, if nothing else happened; changes nothing."""
+        older = {wish.key for wish in self._service.queue.models()} - {key}
+        question = self._admission.question(key, terms, now, older=older, waited=older)
+        return question, foresee(question)
 
     def __repr__(self) -> str:
         closing = ", closing" if self._closing else ""
@@ -268,8 +270,14 @@ class Fleet:
         return [*self._service.serve(now), *self._dismiss(now), *self._arrivals.place(now)]
 
     def _dismiss(self, now: float) -> list[Action]:
-        """Let go whose keep-alive is over, and who was promised a place that nobody waits for any more."""
+        """Let go who has no reason to stay.
+
+        Whose keep-alive is over, who was promised a place that nobody waits for, who sleeps beyond the budget.
+        """
         out: list[Action] = []
+        for slot in self._admission.overdrawn():
+            self._journal.tell("evicted", slot.key, "there is less host memory for those who sleep", now)
+            out += self._roster.apply(slot, Order.STOP, now)
         for slot in list(self._slots.values()):
             slot.rest(now)
             if self._service.queue.waits(slot.key):
@@ -280,7 +288,3 @@ class Fleet:
                     self._journal.tell("unloaded", slot.key, "its keep-alive is over", now)
                 out += self._roster.apply(slot, Order.STOP, now)
         return out
-
-    def _older(self, key: Key) -> set[Key]:
-        """Models that are waited for, before a request for `key` that came now."""
-        return {wish.key for wish in self._service.queue.models()} - {key}

@@ -1,7 +1,7 @@
 """Who holds how much memory of which device: what was measured, and what was reserved and is not taken yet.
 
-Owns the reservations; decides nothing.  Memory of an instance that has ended is credited only when it was measured
-free: a driver may need seconds for that, and a process stuck in it keeps its memory for ever.
+Owns the reservations; decides nothing.  Memory of one that has ended or fell asleep is credited only when it was
+measured free: a driver may need seconds for that, and a process stuck in it keeps its memory for ever.
 Bytes; times are monotonic seconds, given as arguments.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from hyperllamad.core.models import HOST, Device, Key, Placement
-from hyperllamad.core.placement import Room
+from hyperllamad.core.question import Room
 
 FRESH = 2.0  # seconds a measurement is good enough to place somebody by
 COMES_BACK = 10.0  # seconds an ended instance's memory is expected to come back; then it is somebody else's
@@ -96,6 +96,7 @@ class Ledger:
         """It has given up all but `left` of each device, until wake()."""
         reservation.left = left
         reservation.slept_at = self._moved_at = now
+        self._moved = True
 
     def wake(self, reservation: Reservation) -> None:
         """It may take everything again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from hyperllamad.core import placement, queue
-from hyperllamad.core.placement import Answer, Question
+from hyperllamad.core.question import Answer, Question
 from hyperllamad.core.queue import Overflow
 
 

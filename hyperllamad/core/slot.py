@@ -16,7 +16,7 @@ from hyperllamad.core.instance import HOLDS_PLACE, Effect, Fact, Instance, Order
 from hyperllamad.core.ledger import Reservation
 from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
 from hyperllamad.core.patience import CRASHES_FORGOTTEN, FAILURE_HELD, TENURE, Patience
-from hyperllamad.core.placement import Tenant
+from hyperllamad.core.question import Tenant
 
 _ARRIVING = frozenset({State.WAITING, State.STARTING})
 _CHILDLESS = frozenset({State.WAITING, State.BACKOFF, State.FAILED, State.GONE})
@@ -144,8 +144,15 @@ class Slot:
         """Host memory that sleeping at level 1 would take in addition."""
         return self.terms.need.weights - self.host_taken
 
-    def tenant(self, *, evictable: bool) -> Tenant:
-        """As placement sees it: what it will hold once all that is under way is done."""
+    def host_coming(self, now: float) -> int:
+        """Host memory that it gives back within the time it has to end, because it was told to."""
+        return self.host_taken if self.state is State.STOPPING and now < self.since + self.patience.stop_timeout else 0
+
+    def tenant(self, *, evictable: bool, waited: bool) -> Tenant:
+        """As placement sees it: what it will hold once all that is under way is done.
+
+        `waited`: somebody waits for it, so it is not stopped for host memory.
+        """
         leaves = self.instance.leaving
         sleeps = self.state in {State.SETTLING, State.SLEEPING}
         holds: dict[str, int] = {}
@@ -167,6 +174,7 @@ class Slot:
             levels=self.levels if self.state is State.READY else (),
             asleep=self.terms.need.asleep,
             weights=self.host_memory(),
+            hosted=self.host_taken if self.state is State.ASLEEP and not waited else 0,
             load_seconds=self.terms.load_seconds,
             wake_seconds=self.terms.wake_seconds,
         )

@@ -21,7 +21,7 @@ from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Key, Model, Settings, Terms
 from hyperllamad.core.names import ModelName
-from hyperllamad.core.placement import Answer, Question
+from hyperllamad.core.question import Answer, Question
 from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import Homes
 from hyperllamad.supervision.accounts import Accounts

@@ -10,15 +10,15 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hyperllamad.core.actions import Action, View
+from hyperllamad.core.actions import Action, Do, View
 from hyperllamad.core.admission import Rules
 from hyperllamad.core.errors import HyperLlamaError, NoRoomError
 from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import Device, Key, Terms
-from hyperllamad.core.placement import Question
-from hyperllamad.core.records import replay
+from hyperllamad.core.question import Question, Soon
+from hyperllamad.core.records import Record, replay
 from tests.core.script import Ask, Foreign
 from tests.core.stage import A, B, C, D
 from tests.core.world import Child, World
@@ -40,8 +40,10 @@ class Memory:
 class MemoryWorld(World):
     memory: dict[Key, Memory] = field(default_factory=dict)  # of children
     ghosts: list[tuple[Key, dict[str, int]]] = field(default_factory=list)  # memory of the dead that is not back yet
+    hosted: dict[Key, int] = field(default_factory=dict)  # host memory that weights of children took, until their end
     foreign: int = 0
     clients: dict[int, str] = field(default_factory=dict)  # lease -> who
+    levels: dict[Key, int] = field(default_factory=dict)  # at which each was last told to sleep
     left: dict[Key, State] = field(default_factory=dict)  # the state before the one it is in
     measuring: bool = False
     disturbed: bool = False  # memory was taken that nobody was promised, since the last measurement
@@ -140,6 +142,9 @@ class MemoryWorld(World):
             assert child.ready and not child.told, "told to sleep while it arrives or goes"
             child.ready = False
             self.seen["sleeps"] += 1
+            if self.levels[key] == 1:
+                self.hosted[key] = self.terms(key).need.weights
+                assert sum(self.hosted.values()) <= self.script.sleep_memory, "host memory is promised twice"
             self.at(self.now + child.birth.sleeps, lambda: self.slept(key, child))
         elif effect is Effect.WAKE:
             memory = self.memory[key]
@@ -198,6 +203,7 @@ class MemoryWorld(World):
             self.grow(key, child)
         if fact in {Fact.EXITED, Fact.BROKEN}:
             memory = self.memory.pop(key)
+            self.hosted.pop(key, None)
             ghost = (key, memory.taken)
             self.ghosts.append(ghost)
             self.at(self.now + child.birth.frees, lambda: self.ghosts.remove(ghost))
@@ -247,16 +253,11 @@ class MemoryWorld(World):
         self.seen["starts into measured room"] += 1
 
     def do(self, event: str, actions: list[Action]) -> None:
+        self.levels |= {action.key: action.level for action in actions if isinstance(action, Do) and action.level}
         super().do(event, actions)
         self.check_ledger()
         for record in self.fleet.records():
-            self.seen[f"recorded: {record.what}"] += 1
-            if record.what in {"evicted", "slept"} and isinstance(record.inputs, Question):
-                itself = record.inputs.newcomer == record.key  # it cannot wake where it lies
-                assert itself or not self.terms(TEXTS[record.key]).pinned, "a pinned one was sent away"
-            if record.inputs is not None:
-                self.seen["decisions made again"] += 1
-                assert replay(record.inputs) == record.outcome, record
+            self.check_record(record)
         if self.fleet.needs_measure and not self.measuring:
             self.measuring = True
             self.at(self.now + max(self.script.meter, PAUSE), self.measure)
@@ -273,6 +274,20 @@ class MemoryWorld(World):
         self.do("measure", self.fleet.measure(Measured(began, devices, taken), self.now))
 
     # -- promises --------------------------------------------------------------------------------------------------
+
+    def check_record(self, record: Record) -> None:
+        self.seen[f"recorded: {record.what}"] += 1
+        if record.what in {"evicted", "slept"} and isinstance(record.inputs, Question):
+            itself = record.inputs.newcomer == record.key  # it cannot wake where it lies
+            assert itself or not self.terms(TEXTS[record.key]).pinned, "a pinned one was sent away"
+        if record.what == "evicted" and isinstance(record.outcome, Soon):
+            self.seen["sleepers stopped for others"] += 1
+            assert self.oldest(TEXTS[record.key]) is None, "somebody waits for the sleeper that was stopped"
+        elif isinstance(record.outcome, Soon) and not record.outcome.stops:
+            self.seen["host memory that was waited for"] += 1
+        if record.inputs is not None:
+            self.seen["decisions made again"] += 1
+            assert replay(record.inputs) == record.outcome, record
 
     def check_ledger(self) -> None:
         ledger = self.fleet._admission.ledger

@@ -152,6 +152,66 @@ def test_eviction_prefers_sleep_while_host_memory_lasts(memory: int, told: str) 
     assert machine.want(B, 60) == told
 
 
+def full_of_sleep() -> Machine:
+    """The budget is enough for one: A sleeps, B is ready, and C is waited for."""
+    machine = Machine(sleep_memory=60)
+    machine.load(A, 60, sleep_levels=(1,))
+    assert machine.want(B, 60, sleep_levels=(1,)) == "sleep a"
+    machine.taken[A] = 2
+    machine.report(A, Fact.SLEPT)
+    assert machine.measure() == "spawn b"
+    assert machine.report(B, Fact.READY) == "grant b"
+    machine.do(machine.fleet.release(machine.lease, machine.now))
+    machine.now += 1
+    return machine
+
+
+def test_with_a_full_budget_who_slept_longest_is_stopped_and_the_other_sleeps_once_it_is_gone() -> None:
+    machine = full_of_sleep()
+    assert machine.want(C, 60) == "term a"
+    assert machine.state(B) is State.READY, "it serves until there is memory for it to sleep in"
+    assert machine.report(A, Fact.EXITED) == ""
+    assert machine.measure() == "sleep b"
+    machine.taken[B] = 2
+    machine.report(B, Fact.SLEPT)
+    assert machine.measure() == "spawn c"
+
+
+def test_a_sleeper_that_does_not_end_in_time_is_not_waited_for() -> None:
+    machine = full_of_sleep()
+    assert machine.want(C, 60) == "term a"
+    machine.now += 10.0
+    told = machine.do(machine.fleet.tick(machine.now))
+    assert told == "kill a"
+    assert machine.measure() == "term b", "stopped after all"
+
+
+def test_whoever_is_asked_for_goes_on_sleeping() -> None:
+    machine = full_of_sleep()
+    assert machine.want(A, 60, sleep_levels=(1,)) == "term b"
+    machine.report(B, Fact.EXITED)
+    assert machine.measure() == "wake a"
+
+
+def test_a_smaller_budget_stops_who_slept_longest() -> None:
+    machine = full_of_sleep()
+    told = machine.do(
+        machine.fleet.retune(
+            machine.now,
+            max_models=4,
+            keep_alive=1e9,
+            max_queue=9,
+            load_timeout=900,
+            stop_timeout=10,
+            drain_timeout=900,
+            restart_budget=2,
+            rules=Rules(measured=True, sleep_memory=59),
+        )
+    )
+    assert told == "term a"
+    assert machine.state(B) is State.READY
+
+
 def test_what_is_left_alone_of_a_gpu_is_not_given() -> None:
     machine = Machine(gpu_overhead=30)
     assert machine.want(A, 71) == "refuse"

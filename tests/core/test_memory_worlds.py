@@ -74,6 +74,7 @@ REACHED = {
     "decisions made again",
     "evictions of those asleep",
     "foreign use",
+    "host memory that was waited for",
     "liars",
     "measurements",
     "memory that comes back late",
@@ -86,6 +87,7 @@ REACHED = {
     "recorded: unloaded",
     "recorded: waits",
     "recorded: woken",
+    "sleepers stopped for others",
     "sleeps",
     "slots kept for others",
     "starts in the dark",
@@ -132,6 +134,7 @@ def one(at: float, key: object, use: float) -> Ask:
 SLEEPER = Terms(Need(60, asleep=2), gpu=True, sleep_levels=(1,))
 TURNS = (one(0, A, 1), one(20, B, 1), one(40, A, 1), one(60, B, 1), one(80, A, 1))
 SWAPS = Script(asks=TURNS, devices=(100,), terms=(SLEEPER,) * 4, sleep_memory=200, keep_alive=math.inf)
+THIRD = Script(**{**vars(SWAPS), "asks": (one(0, A, 1), one(20, B, 1), one(40, C, 1)), "sleep_memory": 60})
 # What chance reaches too rarely to rely on it.
 RARE = (
     SWAPS,
@@ -139,6 +142,9 @@ RARE = (
     Script(**{**vars(SWAPS), "births": (Birth(sleeps=math.inf),)}),
     Script(**{**vars(SWAPS), "births": (Birth(keeps_well=False),)}),
     Script(**{**vars(SWAPS), "keep_alive": 25.0}),
+    # There is host memory for one of two that could sleep; the second one waits while the first one is stopped.
+    THIRD,
+    Script(**{**vars(THIRD), "asks": (*THIRD.asks, one(40.5, D, 1)), "births": (Birth(obeys=2.0),)}),
     # Somebody else takes memory between the measurement and a start.
     Script(**{**vars(SWAPS), "asks": (one(0, A, 1), one(1, B, 1)), "devices": (200,), "foreign": (Foreign(0.5, 30),)}),
     Script(**{**vars(SWAPS), "asks": (one(0, A, 60), one(20, B, 1), one(90, A, 1))}),

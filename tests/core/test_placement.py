@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from hyperllamad.core.models import HOST, Need
-from hyperllamad.core.placement import Never, Placed, Question, Room, Tenant, Victim, Waits, decide
+from hyperllamad.core.placement import decide, foresee
+from hyperllamad.core.question import STOP, Never, Placed, Question, Room, Soon, Tenant, Victim, Waits
 
 GIB = 1 << 30
 BIG = Need(weights=16 * GIB, kv_cache=4 * GIB, overhead=2 * GIB)
@@ -152,3 +153,65 @@ def test_a_question_survives_the_wire(places: int) -> None:
     again = msgspec.json.decode(msgspec.json.encode(question), type=Question)
     assert again == question
     assert decide(again) == decide(question)
+
+
+# -- host memory for those who sleep -----------------------------------------------------------------------------------
+
+SMALL = Need(weights=10 * GIB)
+
+
+def sleeper(key: str, used: float, hosted: int = 8, **more: Any) -> Tenant:
+    """One that sleeps and holds a GiB of its GPU."""
+    return tenant(key, 1, **{"place": False, "last_used": used, "hosted": hosted * GIB, **more})
+
+
+def in_the_way(used: float, **more: Any) -> Tenant:
+    return tenant("busy", 20, **{"last_used": used, "levels": (1,), "weights": 8 * GIB, "asleep": GIB, **more})
+
+
+def waits_for(*tenants: Tenant, **more: Any) -> tuple[str, ...] | None:
+    """Which sleepers are stopped first; None = it is placed at once."""
+    answer = decide(ask(SMALL, 24, tenants=tenants, **more))
+    return answer.stops if isinstance(answer, Soon) else None
+
+
+def test_who_slept_longest_is_stopped_so_that_another_can_sleep() -> None:
+    assert waits_for(in_the_way(90.0), sleeper("old", 10.0), sleeper("new", 20.0)) == ("old",)
+
+
+def test_as_few_as_possible_are_stopped() -> None:
+    small, large = sleeper("small", 10.0, 2), sleeper("large", 20.0, 8)
+    assert waits_for(in_the_way(90.0), small, large) == ("large",)
+    assert waits_for(in_the_way(90.0), small, sleeper("more", 20.0, 6)) == ("small", "more")
+    assert waits_for(in_the_way(90.0), small, large, sleep_memory=6 * GIB) == ("small",)
+
+
+def test_what_comes_back_by_itself_is_waited_for_and_nobody_stopped() -> None:
+    assert waits_for(in_the_way(90.0), sleeper("old", 10.0), coming=8 * GIB) == ()
+
+
+@pytest.mark.parametrize(
+    ("victim", "asleep"),
+    [
+        (in_the_way(50.0), sleeper("s", 60.0)),  # used more lately
+        (in_the_way(50.0), sleeper("s", 40.0, load_seconds=60.0)),  # so much dearer to bring back
+        (in_the_way(90.0), sleeper("s", 10.0, hosted=7)),  # it is not enough
+        (in_the_way(90.0), sleeper("s", 10.0, evictable=False)),  # pinned, or an older request waits for it
+        (in_the_way(90.0), sleeper("s", 10.0, hosted=0)),  # somebody waits for it
+        (in_the_way(90.0, levels=()), sleeper("s", 10.0)),  # it could not sleep anyway
+        (in_the_way(90.0, levels=(1, 2)), sleeper("s", 10.0)),  # it can sleep without host memory
+    ],
+)
+def test_who_sleeps_is_left_alone(victim: Tenant, asleep: Tenant) -> None:
+    assert waits_for(victim, asleep) is None
+
+
+def test_nobody_is_stopped_where_sleep_would_leave_too_little_of_the_gpu() -> None:
+    tight = tenant("busy", 23, levels=(1,), weights=8 * GIB, asleep=15 * GIB, last_used=90.0)
+    assert waits_for(tight, sleeper("old", 10.0)) is None
+
+
+def test_what_is_foreseen_has_the_sleepers_among_the_victims() -> None:
+    question = ask(SMALL, 24, tenants=(in_the_way(90.0), sleeper("old", 10.0)))
+    answer = foresee(question)
+    assert victims(answer) == [("old", STOP), ("busy", 1)]

@@ -12,7 +12,7 @@ from hyperllamad.core.errors import NoRoomError
 from hyperllamad.core.instance import State
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import HOST, Device, Key
-from hyperllamad.core.placement import Placed
+from hyperllamad.core.question import Placed
 from hyperllamad.core.records import replay
 from hyperllamad.supervision.meter import Held, Meter, Reading
 from tests.supervision import fake
