@@ -19,7 +19,7 @@ from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
 from hyperllamad.telemetry import Metrics
 from tests.front.conftest import House, OpenHouse, Store
-from tests.front.test_ollama_store import NAME, hub, store  # noqa: F401  # fixtures
+from tests.front.store.asks import NAME
 from tests.store.files import small_gguf
 from tests.store.hub import Hub
 
@@ -28,7 +28,7 @@ ON = {"models": {"auto_pull": True}}
 
 
 @pytest.fixture(autouse=True)
-def _offered(hub: Hub) -> None:  # noqa: F811
+def _offered(hub: Hub) -> None:
     hub.put("org/repo", {"x-Q4_0.gguf": small_gguf()})
     hub.put("org/other", {"y-Q4_0.gguf": small_gguf(general__name="Other")})
 
@@ -38,7 +38,7 @@ async def names(h: House) -> set[str]:
 
 
 @pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
-async def test_it_comes_and_is_used(house: OpenHouse, store: Store, hub: Hub, route: str) -> None:  # noqa: F811
+async def test_it_comes_and_is_used(house: OpenHouse, store: Store, hub: Hub, route: str) -> None:
     async with house(NOTHING, store=store, config=ON) as h:
         body: dict[str, Any] = {"model": NAME, "stream": False, "options": {"temperature": 0}}
         reply = await h.client.post(route, body)  # no prompt: it is only loaded
@@ -49,7 +49,7 @@ async def test_it_comes_and_is_used(house: OpenHouse, store: Store, hub: Hub, ro
         assert hub.served == fetched  # once is enough
 
 
-async def test_many_who_ask_at_once_fetch_it_once(house: OpenHouse, store: Store, hub: Hub) -> None:  # noqa: F811
+async def test_many_who_ask_at_once_fetch_it_once(house: OpenHouse, store: Store, hub: Hub) -> None:
     async with house(NOTHING, store=store, config=ON) as h:
         statuses: list[int] = []
 
@@ -74,7 +74,7 @@ async def test_many_who_ask_at_once_fetch_it_once(house: OpenHouse, store: Store
 )
 async def test_what_is_nowhere_is_not_found(
     house: OpenHouse,
-    store: Store,  # noqa: F811
+    store: Store,
     route: str,
     status: int,
     words: str,
@@ -87,7 +87,7 @@ async def test_what_is_nowhere_is_not_found(
         assert words in reply.body.decode()
 
 
-async def test_what_stands_in_the_way_is_told(house: OpenHouse, store: Store, hub: Hub) -> None:  # noqa: F811
+async def test_what_stands_in_the_way_is_told(house: OpenHouse, store: Store, hub: Hub) -> None:
     hub.fail("x-Q4_0.gguf", corrupt=True, times=99)
     async with house(NOTHING, store=store, config=ON) as h:
         reply = await h.client.post("/api/generate", {"model": NAME, "stream": False})
@@ -97,8 +97,8 @@ async def test_what_stands_in_the_way_is_told(house: OpenHouse, store: Store, hu
 
 async def test_a_client_that_leaves_takes_its_interest_with_it(
     house: OpenHouse,
-    store: Store,  # noqa: F811
-    hub: Hub,  # noqa: F811
+    store: Store,
+    hub: Hub,
 ) -> None:
     hub.gates["x-Q4_0.gguf"] = Semaphore(0)
     flights = store.library._pulls._flights
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_takes_its_interest_with_it(
         assert f"{NAME}:latest" not in await names(h)
 
 
-async def test_only_where_it_is_wanted(house: OpenHouse, store: Store, hub: Hub) -> None:  # noqa: F811
+async def test_only_where_it_is_wanted(house: OpenHouse, store: Store, hub: Hub) -> None:
     assert ModelsTable().auto_pull is False
     async with house(NOTHING, store=store) as h:
         assert (await h.client.post("/api/generate", {"model": NAME, "stream": False})).status == 404

@@ -1,135 +1,21 @@
-"""From files to a Model: every fact the API shows."""
+"""From a Hugging Face directory to a Model: every fact the API shows."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperllamad.core.errors import LoadFailedError
-from hyperllamad.core.models import Capability, Format, Model
-from hyperllamad.core.names import ModelName
+from hyperllamad.core.models import Capability, Format
 from hyperllamad.store import hf_facts
-from hyperllamad.store.inspect import inspect, tensors, verbose_info
-from hyperllamad.store.layout import locate
-from tests.store.files import CONFIG, TOKENS, Tensor, Typed, gguf_bytes, safetensors_bytes, small_directory, small_gguf
+from hyperllamad.store.inspect import tensors, verbose_info
+from tests.store.files import CONFIG, safetensors_bytes, small_directory
+from tests.store.looks import look
 
-NAME = ModelName.parse("m")
 C = Capability
-
-
-def look(path: Path) -> Model:
-    return inspect(NAME, locate(path))
-
-
-def gguf(tmp_path: Path, **metadata: Any) -> Model:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(small_gguf(**metadata))
-    return look(path)
-
-
-def test_a_gguf(tmp_path: Path) -> None:
-    model = gguf(tmp_path)
-    path = tmp_path / "model.gguf"
-    assert (model.format, model.path) == (Format.GGUF, str(path))
-    assert (model.architecture, model.family, model.quantization) == ("llama", "llama", "F32")
-    assert (model.parameter_count, model.parameter_size) == (24, "24")
-    assert (model.context_length, model.embedding_length) == (512, 4)
-    assert (model.size, model.modified_at) == (path.stat().st_size, path.stat().st_mtime)
-    assert model.chat_template.startswith("{% for m")
-    assert model.license == "mit"
-    assert len(model.digest) == 64
-
-
-def test_what_show_gets_of_a_gguf(tmp_path: Path) -> None:
-    model = gguf(tmp_path)
-    short = {
-        "general.architecture": "llama",
-        "general.file_type": 0,
-        "general.license": "mit",
-        "general.parameter_count": 24,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.context_length": 512,
-        "llama.embedding_length": 4,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.scores": None,
-        "tokenizer.ggml.tokens": None,
-    }
-    assert list(model.info.items()) == list(short.items())
-    assert verbose_info(model) == {**short, "tokenizer.ggml.scores": [0.0, 1.5], "tokenizer.ggml.tokens": TOKENS}
-    assert tensors(model) == (("token_embd.weight", "F32", (4, 5)), ("output_norm.weight", "F32", (4,)))
-
-
-@pytest.mark.parametrize(
-    ("number", "wanted"),
-    [(0, "F32"), (1, "F16"), (3, "Q4_1"), (15, "Q4_K_M"), (32, "BF16"), (999, "F32"), (None, "F32")],
-)
-def test_quantization_of_a_gguf(tmp_path: Path, number: int | None, wanted: str) -> None:
-    assert gguf(tmp_path, general__file_type=number).quantization == wanted
-
-
-@pytest.mark.parametrize(
-    ("metadata", "wanted"),
-    [
-        ({}, {C.COMPLETION}),
-        ({"tokenizer__chat_template": None}, {C.COMPLETION}),
-        ({"tokenizer__chat_template": "{% if tools %}"}, {C.COMPLETION, C.TOOLS}),
-        ({"tokenizer__chat_template": "{% if enable_thinking %}"}, {C.COMPLETION, C.THINKING}),
-        ({"tokenizer__chat_template": "tools <think>"}, {C.COMPLETION, C.TOOLS, C.THINKING}),
-        ({"llama__pooling_type": 1}, {C.EMBEDDING}),
-        ({"llama__vision__block_count": 2}, {C.COMPLETION, C.VISION}),
-        ({"tokenizer__ggml__fim_pre_token_id": 3}, {C.COMPLETION, C.INSERT}),
-    ],
-)
-def test_capabilities_of_a_gguf(tmp_path: Path, metadata: dict[str, Any], wanted: set[Capability]) -> None:
-    assert gguf(tmp_path, **metadata).capabilities == wanted
-
-
-@pytest.mark.parametrize(
-    ("metadata", "says"),
-    [
-        ({"general__architecture": None}, "does not say of what architecture"),
-        ({"general__type": "adapter"}, "is a LoRA adapter"),
-        ({"general__architecture": "clip"}, "is a vision projector"),
-        ({"general__type": "mmproj"}, "is a vision projector"),
-    ],
-)
-def test_ggufs_that_are_no_models(tmp_path: Path, metadata: dict[str, Any], says: str) -> None:
-    with pytest.raises(LoadFailedError, match=says):
-        gguf(tmp_path, **metadata)
-
-
-def test_a_truncated_gguf(tmp_path: Path) -> None:
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(small_gguf()[:-1])
-    with pytest.raises(LoadFailedError, match="is truncated"):
-        look(path)
-
-
-def test_a_split_gguf_is_one_model(tmp_path: Path) -> None:
-    first = small_gguf(split__count=Typed(2, 2))
-    second = gguf_bytes({"split.no": Typed(2, 1)}, [Tensor("output.weight", (32,), 2, bytes(18))])
-    (tmp_path / "m-00001-of-00002.gguf").write_bytes(first)
-    with pytest.raises(LoadFailedError, match=r"m-00002-of-00002.gguf is missing: the model comes in 2 parts"):
-        look(tmp_path / "m-00001-of-00002.gguf")
-    (tmp_path / "m-00002-of-00002.gguf").write_bytes(second)
-    for path in (tmp_path, tmp_path / "m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf"):
-        model = look(path)
-        assert model.path == str(tmp_path / "m-00001-of-00002.gguf")
-        assert model.size == len(first) + len(second)
-        assert model.parameter_count == 56
-        assert [row.name for row in tensors(model)] == ["token_embd.weight", "output_norm.weight", "output.weight"]
-
-
-def test_a_licence_beside_the_model(tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").write_bytes(small_gguf())
-    (tmp_path / "LICENSE.txt").write_text("Do as you like.")
-    assert look(tmp_path).license == "Do as you like."
-    assert look(tmp_path / "m.gguf").license == "mit"  # the directory may be anybody's
-    assert look(small_directory(tmp_path / "hf")).license == ""
 
 
 def test_a_directory(tmp_path: Path) -> None:
@@ -307,49 +193,3 @@ def test_recommended_sampling_becomes_options(tmp_path: Path) -> None:
 def test_a_directory_without_an_architecture(tmp_path: Path, architectures: Any) -> None:
     with pytest.raises(LoadFailedError, match="names no architecture"):
         look(small_directory(tmp_path, {"architectures": architectures}))
-
-
-def test_the_digest_names_the_weights(tmp_path: Path) -> None:
-    model = gguf(tmp_path)
-    copy = tmp_path / "elsewhere.gguf"
-    copy.write_bytes(small_gguf())
-    assert look(copy).digest == model.digest
-    changed = bytearray(small_gguf())
-    changed[-1] ^= 1
-    copy.write_bytes(changed)
-    assert look(copy).digest != model.digest
-    copy.write_bytes(small_gguf(general__name="Other"))
-    assert look(copy).digest != model.digest
-
-
-def test_the_digest_of_a_directory(tmp_path: Path) -> None:
-    first = look(small_directory(tmp_path / "a"))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b" / "README.md").write_text("not part of the model")
-    assert look(tmp_path / "b").digest == first.digest
-    for directory in ("a", "b"):
-        (tmp_path / directory / "tokenizer.json").write_text("x" * 1_000_000)
-    with_tokenizer = look(tmp_path / "a").digest
-    assert first.digest != with_tokenizer == look(tmp_path / "b").digest
-    (tmp_path / "b" / "tokenizer.json").write_text("x" * 345_678 + "y" + "x" * 654_321)
-    assert look(tmp_path / "b").digest != with_tokenizer
-    for directory in ("a", "b"):
-        (tmp_path / directory / "tokenizer.json").unlink()
-    for name in ("config.json", "model.safetensors"):
-        path = tmp_path / "b" / name
-        before = path.read_bytes()
-        path.write_bytes(before[:-2] + b" }" if name == "config.json" else before[:-1] + b"\x01")
-        assert look(tmp_path / "b").digest != first.digest, name
-        path.write_bytes(before)
-
-
-def test_the_digest_samples_a_large_file_everywhere(tmp_path: Path) -> None:
-    content = gguf_bytes({"general.architecture": "llama"}, [Tensor("w", (1 << 20,), 24, bytes(1 << 20))])
-    path = tmp_path / "large.gguf"
-    path.write_bytes(content)
-    digest, seen = look(path).digest, 0
-    for eighth in range(8):
-        start = len(content) - (1 << 20) + (eighth << 17)
-        path.write_bytes(content[:start] + b"\x01" * (1 << 17) + content[start + (1 << 17) :])
-        seen += look(path).digest != digest
-    assert seen == 8
