@@ -136,18 +136,20 @@ class _Server(TCPServer):
     async def _idle_timeout(self) -> None:
         """Hang up on a client that asks nothing for a while, but never on one that has just begun to."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), self.config.keep_alive_timeout)
+            async with asyncio.timeout(self.config.keep_alive_timeout):  # wait_for() of 3.11 would swallow our end
+                await self.stopping.wait()
             await asyncio.sleep(LAST_CALL)
         if not await self._asked():
             await asyncio.shield(self._initiate_server_close())
 
     async def _asked(self) -> bool:
-        """Whether something of a next request is here, be it still in the kernel."""
+        """Whether something of a next request is here, be it still in the kernel, or the connection ends by itself."""
         await asyncio.sleep(0)  # what the transport has read reaches _read_data()
-        if self._late is not None:
+        descriptor = self.writer.get_extra_info("socket").fileno()
+        if self._late is not None or descriptor < 0:  # the client has just cut it off
             return True
         unread = select.poll()
-        unread.register(self.writer.get_extra_info("socket").fileno(), select.POLLIN)
+        unread.register(descriptor, select.POLLIN)
         return bool(unread.poll(0))
 
     async def _close(self) -> None:

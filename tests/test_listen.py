@@ -280,6 +280,27 @@ async def test_who_asks_after_the_loop_has_last_looked_is_answered(monkeypatch: 
     assert got.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_who_asks_in_the_very_turn_in_which_the_server_stops_is_answered(*, reset: bool) -> None:
+    stop, sock = anyio.Event(), sockets.open_tcp("127.0.0.1", 0)[0]
+    async with dialled(stop, sock):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket()) for _ in range(12)]
+            for client in clients:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))  # close() sends RST
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(client, sock.getsockname())
+            await turns(10)  # all are let in
+            stop.set()
+            for client in clients:  # a turn each
+                client.send(REQUEST)
+                await turns(1)
+                if reset:
+                    client.close()
+            if not reset:
+                assert [(await rest(client))[:12] for client in clients] == [b"HTTP/1.1 200"] * len(clients)
+
+
 async def test_the_end_comes_too_when_the_group_falls(unix: Path) -> None:
     app = App()
     with anyio.fail_after(10), pytest.raises(ExceptionGroup) as fallen:
