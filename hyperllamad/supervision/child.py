@@ -92,6 +92,7 @@ class Child:
         self._patience = patience
         self._found = found
         self._popen: subprocess.Popen[bytes] | None = None  # the guard, when it is our child
+        self._process: int | None = None  # a hold on the guard's process, while it is open
         self._scope = anyio.CancelScope()
         self._left = False
 
@@ -137,7 +138,7 @@ class Child:
                     await self._wait_gone(guard)
                 raise
             finally:
-                self._control = None
+                self._control = self._process = None
                 self._drain(output)
         if self._left and self._exit is None:
             return Exit(0, left=True)
@@ -173,7 +174,7 @@ class Child:
         self._popen = guard
         process = os.pidfd_open(guard.pid)  # a zombie at least: nobody else reaps it
         held.callback(os.close, process)
-        self._begin(guard.pid, ours)
+        self._begin(guard.pid, process, ours)
         return process, output
 
     def _pipe(self) -> tuple[int, int]:
@@ -205,7 +206,7 @@ class Child:
         held.callback(ours.close)
         ours.connect(str(place.door(self._where)))  # at once: it only has to be in the queue
         ours.setblocking(False)  # noqa: FBT003 - the socket module takes it no other way
-        self._begin(found.guard.pid, ours)
+        self._begin(found.guard.pid, process, ours)
         return process, output
 
     async def _lost(self, found: Leader) -> Exit:
@@ -213,8 +214,8 @@ class Child:
         await orphans.end(place.directory(self._where), found, self._where.group)
         return Exit(-signal.SIGKILL, guard_lost=True)
 
-    def _begin(self, guard: int, control: socket.socket) -> None:
-        self.guard = guard
+    def _begin(self, guard: int, process: int, control: socket.socket) -> None:
+        self.guard, self._process = guard, process
         self._control = control
         if self._told:
             self._tell(b"")
@@ -297,6 +298,13 @@ class Child:
             with contextlib.suppress(OSError):  # the guard has ended
                 self._control.send(self._told)
             self._told = b""
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """A guard that somebody has stopped hears nothing: let it go on."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGCONT)
 
 
 def environment(launch: Launch, where: Place) -> dict[str, str]:

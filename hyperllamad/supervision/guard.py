@@ -50,6 +50,8 @@ def main(arguments: list[str]) -> int:
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         report(control, spawn_error=ctypes.get_errno())
         return 1
+    # Should somebody have stopped us, we are to go on when the daemon dies: else we would not hear of it.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
     wakeup = wake_on_child_exit()
     try:
         door = open_door(place) if place else None

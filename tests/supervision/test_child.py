@@ -149,6 +149,15 @@ async def test_kill_ends_one_that_ignores_everything(where: Place) -> None:
     assert not any(alive(pid) for pid in everybody)
 
 
+async def test_a_stopped_guard_is_no_refuge(where: Place) -> None:
+    one, told = fake(where, "--fork")
+    async with running(one) as ended:
+        await told.wait("ready")
+        os.kill(one.guard, signal.SIGSTOP)
+        one.terminate()
+    assert ended() == Exit(-signal.SIGTERM)
+
+
 async def test_a_crash_of_the_main_process_takes_all_with_it(where: Place) -> None:
     one, told = fake(where, "--fork", "--worker")
     async with running(one) as ended:

@@ -19,6 +19,7 @@ from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Launch
 from hyperllamad.supervision import procfs, stuck
 from hyperllamad.supervision.broadcast import Watch
+from hyperllamad.supervision.child import Child
 from hyperllamad.supervision.lines import LONGEST
 from hyperllamad.supervision.logs import MOST_CHARACTERS, MOST_LINES
 from hyperllamad.supervision.rows import Change
@@ -54,7 +55,8 @@ def guard_of(supervisor: Supervisor) -> int:
 async def test_a_process_that_outlives_its_kill_is_named_until_it_ends(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard is stopped, so that nobody ends it: as with a process that sits in a driver."""
+    """The guard is stopped, and not roused, so that nobody ends it: as with a process that sits in a driver."""
+    monkeypatch.setattr(Child, "_rouse", lambda _: None)
     monkeypatch.setattr(stuck, "STUCK_AFTER", 0.02)
     async with fake.supervised(runtime, stop_timeout="0.1s") as supervisor:
         model = fake.model(runtime, "m", "--ignore-term")

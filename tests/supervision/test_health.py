@@ -103,6 +103,19 @@ async def test_an_idle_one_that_is_stuck_is_found_by_its_silence(runtime: Path) 
         assert "one of its processes is stopped" in upstream.explain()
 
 
+async def test_a_death_behind_a_stopped_guard_is_found(runtime: Path) -> None:
+    """It cannot tell of it; but nothing answers any more, and whoever is killed for that is roused first."""
+    async with fake.supervised(runtime) as supervisor:
+        model = fake.model(runtime, "m", "--fork")
+        upstream = await supervisor.lease(model).granted()
+        everybody = procfs.descendants(guard_of(supervisor), procfs.processes())
+        os.kill(guard_of(supervisor), signal.SIGSTOP)
+        kill_main(supervisor)
+        await upstream.died.wait()
+        assert not any(alive(pid) for pid in everybody)
+        assert await ask(await supervisor.lease(model).granted(), 2) == 5
+
+
 async def test_an_idle_one_is_asked_for_a_token_now_and_then(runtime: Path) -> None:
     pace = dataclasses.replace(fake.FAST, idle=0.2)
     async with fake.supervised(runtime, pace=pace) as supervisor:

@@ -104,6 +104,12 @@ async def test_a_killed_daemon_leaves_nobody_without_being_started_again(daemon:
     await wait_for(lambda: not daemon.survivors)
 
 
+async def test_a_killed_daemon_leaves_nobody_though_the_guard_was_stopped(daemon: Daemon) -> None:
+    os.kill(daemon.guard, signal.SIGSTOP)
+    daemon.kill(guard_too=False)
+    await wait_for(lambda: not daemon.survivors)
+
+
 async def test_a_killed_daemon_and_guard_leave_nobody_once_it_starts_again(daemon: Daemon) -> None:
     daemon.kill(guard_too=True)
     await wait_for(lambda: len(daemon.survivors) == 2)  # guard and main process are gone, the other two hold on
