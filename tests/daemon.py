@@ -169,8 +169,8 @@ def daemon(
         (etc / "models.d" / f"{name}.toml").write_text(tomli_w.dumps({"name": name, **keys}))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "HYPERLLAMA_", "NOTIFY_"))}
     running = Daemon(root, port, {**clean, "OLLAMA_HOST": "", **(environ or {})}, module=module)
-    running.start()
     try:
+        running.start()
         yield running
         assert running.process is not None
         if running.process.poll() is None:

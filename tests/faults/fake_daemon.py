@@ -1,14 +1,21 @@
-"""hyperllamad as it is, with tests/fake_engine.py in place of every engine; a model's `args` are its vices."""
+"""hyperllamad as it is, with tests/fake_engine.py in place of every engine; a model's `args` are its vices.
+
+With RINGS in its environment it keeps so many decisions, and so many lines of each engine, instead of thousands.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from hyperllamad import __main__ as real
 from hyperllamad.engines import base
 from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import Homes
+from hyperllamad.supervision import events, logs
 from tests.supervision import fake
+
+RINGS = "TEST_RINGS"
 
 
 def _homes(_: Homes) -> tuple[Home, ...]:
@@ -17,5 +24,7 @@ def _homes(_: Homes) -> tuple[Home, ...]:
 
 if __name__ == "__main__":
     base.load = lambda _name: fake.ENGINE
+    events.KEPT = int(os.environ.get(RINGS, events.KEPT))
+    logs.MOST_LINES = int(os.environ.get(RINGS, logs.MOST_LINES))
     Homes.all = _homes  # type: ignore[method-assign]
     sys.exit(real.main())

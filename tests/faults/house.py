@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hyperllamactl.client import CallError, Client
@@ -26,7 +27,14 @@ def answer_of(words: int) -> str:
 
 
 @contextlib.contextmanager
-def fakes(root: Path, models: Mapping[str, Sequence[str]], *, main: str = "", server: str = "") -> Iterator[Daemon]:
+def fakes(
+    root: Path,
+    models: Mapping[str, Sequence[str]],
+    *,
+    main: str = "",
+    server: str = "",
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Daemon]:
     """A started daemon; `models` are names and vices, each with a file of its own."""
     keys: dict[str, dict[str, Any]] = {}
     for name, vices in models.items():
@@ -34,8 +42,8 @@ def fakes(root: Path, models: Mapping[str, Sequence[str]], *, main: str = "", se
         metadata = {"general.architecture": "llama", "general.name": name, "llama.context_length": 1 << 20}
         path.write_bytes(gguf_bytes(metadata | {"tokenizer.chat_template": TEMPLATE}, []))
         keys[name] = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 4096, "parallel": 256}
-    environ = {"PYTHONPATH": str(Path.cwd())}
-    with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=environ) as running:
+    both = {"PYTHONPATH": str(Path.cwd()), **environ}
+    with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=both) as running:
         yield running
 
 
