@@ -94,7 +94,8 @@ def _choice(one: Recommendation) -> str:
     if best.refusal:
         return f"does not fit: {best.kind} needs about {best.need / 1e9:.0f} GB"
     rest = [offer.kind for offer in one.offers[1:] if not offer.refusal]
-    return f"**{best.kind}**, about {_speed(best)}" + (f" (also {', '.join(rest)})" if rest else "")
+    speed = f", about {_speed(best)}" if best.single else ""  # embedding models write nothing
+    return f"**{best.kind}**{speed}" + (f" (also {', '.join(rest)})" if rest else "")
 
 
 def _recommended(found: tuple[Recommendation, ...]) -> Iterator[str]:
@@ -103,8 +104,7 @@ def _recommended(found: tuple[Recommendation, ...]) -> Iterator[str]:
     for one in found[:SHOWN]:
         best = one.offers[0]
         where = "GPU, vLLM" if best.device == fitting.GPU else "CPU, llama.cpp"
-        together = f"{best.together:.2g}" if best.together else "-"
-        together = f"{float(together):,.0f}" if best.together else together
+        together = f"{float(f'{best.together:.2g}'):,.0f}" if best.together else "-"
         need = f"{best.need / 1e9:.1f} GB"
         yield f"| `{one.entry.name}` | {best.kind} | {where} | {need} | {_speed(best)} | {together} | {best.reason} |"
     if len(found) > SHOWN:
