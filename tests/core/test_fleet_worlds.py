@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hyperllamad.core.instance import Fact
-from hyperllamad.core.models import Key
+from tests.core.plays import KEYS, NEVER, TIMES, one_client, play
 from tests.core.script import Ask, Birth, Meddling, Script
-from tests.core.stage import A, B, C, D
+from tests.core.stage import A, B
 from tests.core.world import World
 
 pytestmark = pytest.mark.timeout(600)  # it takes seconds; but a broken promise is worth the time to shrink its script
-
-KEYS = st.sampled_from([A, A, B, C, D])
-TIMES = st.integers(0, 150).map(float)
-NEVER = st.just(math.inf)
 
 ASKS = st.builds(
     Ask,
@@ -125,10 +118,6 @@ def scripts(close_at: st.SearchStrategy[float]) -> st.SearchStrategy[Script]:
     )
 
 
-def one_client(at: float, key: Key, use: float) -> Ask:
-    return Ask(at, key, use, bears=math.inf, keep_alive=None)
-
-
 # What chance reaches too rarely to rely on it.
 RARE = (
     # A request between keep(0) and the stop.
@@ -156,26 +145,11 @@ RARE_AT_CLOSE = (
 )
 
 
-def play(strategy: st.SearchStrategy[Script], always: Iterable[Script], examples: int) -> Counter[str]:
-    """Play scripts until one breaks a promise; returns what was seen."""
-    seen: Counter[str] = Counter()
-
-    def one(script: Script) -> None:
-        world = World(script)
-        world.play()
-        seen.update(world.seen)
-
-    for script in always:
-        one = example(script)(one)
-    settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])(given(strategy)(one))()
-    return seen
-
-
 def test_promises_are_kept() -> None:
-    seen = play(scripts(close_at=NEVER), RARE, 500)
+    seen = play(World, scripts(close_at=NEVER), RARE, 500)
     assert {what for what in REACHED if not seen[what]} == set()
 
 
 def test_close_ends_everything() -> None:
-    seen = play(scripts(close_at=TIMES), RARE_AT_CLOSE, 200)
+    seen = play(World, scripts(close_at=TIMES), RARE_AT_CLOSE, 200)
     assert {what for what in REACHED_BY_CLOSE if not seen[what]} == set()

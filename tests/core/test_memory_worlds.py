@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hyperllamad.core.instance import Fact
 from hyperllamad.core.models import Need, Terms
 from tests.core.memory_world import MemoryWorld
+from tests.core.plays import KEYS, NEVER, TIMES, one_client, play
 from tests.core.script import Ask, Birth, Foreign, Meddling, Script
 from tests.core.stage import A, B, C, D
-from tests.core.test_fleet_worlds import KEYS, NEVER, TIMES
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -127,14 +124,12 @@ def scripts(close_at: st.SearchStrategy[float]) -> st.SearchStrategy[Script]:
     )
 
 
-def one(at: float, key: object, use: float) -> Ask:
-    return Ask(at, key, use, bears=math.inf, keep_alive=None)  # type: ignore[arg-type]
-
-
 SLEEPER = Terms(Need(60, asleep=2), gpu=True, sleep_levels=(1,))
-TURNS = (one(0, A, 1), one(20, B, 1), one(40, A, 1), one(60, B, 1), one(80, A, 1))
+TURNS = (one_client(0, A, 1), one_client(20, B, 1), one_client(40, A, 1), one_client(60, B, 1), one_client(80, A, 1))
 SWAPS = Script(asks=TURNS, devices=(100,), terms=(SLEEPER,) * 4, sleep_memory=200, keep_alive=math.inf)
-THIRD = Script(**{**vars(SWAPS), "asks": (one(0, A, 1), one(20, B, 1), one(40, C, 1)), "sleep_memory": 60})
+THIRD = Script(
+    **{**vars(SWAPS), "asks": (one_client(0, A, 1), one_client(20, B, 1), one_client(40, C, 1)), "sleep_memory": 60}
+)
 # What chance reaches too rarely to rely on it.
 RARE = (
     SWAPS,
@@ -144,35 +139,27 @@ RARE = (
     Script(**{**vars(SWAPS), "keep_alive": 25.0}),
     # There is host memory for one of two that could sleep; the second one waits while the first one is stopped.
     THIRD,
-    Script(**{**vars(THIRD), "asks": (*THIRD.asks, one(40.5, D, 1)), "births": (Birth(obeys=2.0),)}),
+    Script(**{**vars(THIRD), "asks": (*THIRD.asks, one_client(40.5, D, 1)), "births": (Birth(obeys=2.0),)}),
     # Somebody else takes memory between the measurement and a start.
-    Script(**{**vars(SWAPS), "asks": (one(0, A, 1), one(1, B, 1)), "devices": (200,), "foreign": (Foreign(0.5, 30),)}),
-    Script(**{**vars(SWAPS), "asks": (one(0, A, 60), one(20, B, 1), one(90, A, 1))}),
+    Script(
+        **{
+            **vars(SWAPS),
+            "asks": (one_client(0, A, 1), one_client(1, B, 1)),
+            "devices": (200,),
+            "foreign": (Foreign(0.5, 30),),
+        }
+    ),
+    Script(**{**vars(SWAPS), "asks": (one_client(0, A, 60), one_client(20, B, 1), one_client(90, A, 1))}),
 )
 
 
-def play(strategy: st.SearchStrategy[Script], always: Iterable[Script], examples: int) -> Counter[str]:
-    """Play scripts until one breaks a promise; returns what was seen."""
-    seen: Counter[str] = Counter()
-
-    def run(script: Script) -> None:
-        world = MemoryWorld(script)
-        world.play()
-        seen.update(world.seen)
-
-    for script in always:
-        run = example(script)(run)
-    settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])(given(strategy)(run))()
-    return seen
-
-
 def test_no_memory_is_promised_twice_and_nobody_is_forgotten() -> None:
-    seen = play(scripts(close_at=NEVER), RARE, 400)
+    seen = play(MemoryWorld, scripts(close_at=NEVER), RARE, 400)
     assert {what for what in REACHED if not seen[what]} == set()
 
 
 def test_close_ends_everything_that_sleeps_too() -> None:
-    seen = play(scripts(close_at=TIMES), (Script(**{**vars(SWAPS), "close_at": 70.0}),), 100)
+    seen = play(MemoryWorld, scripts(close_at=TIMES), (Script(**{**vars(SWAPS), "close_at": 70.0}),), 100)
     assert seen["close: asleep > stopping"]
 
 
