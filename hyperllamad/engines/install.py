@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +21,22 @@ import anyio.to_thread
 from hyperllamad import packages
 from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.errors import InstallFailedError
-from hyperllamad.engines import host, registries
+from hyperllamad.engines import host, lockfile, registries
 from hyperllamad.engines.base import Engine, Home, Recipe
 from hyperllamad.engines.homes import FILE, Homes
-from hyperllamad.packages import Index, OnProgress, Pip, Progress, ToolFailedError
+from hyperllamad.engines.lockfile import Lock
+from hyperllamad.packages import Index, OnProgress, Pip, Progress, ToolFailedError, uv
+from hyperllamad.packages.uv import Uv
 
 LOCKS = Path(__file__).with_name("locks")
 SPARE = 1.6  # times the finished home: downloads lie beside it until they are unpacked
 SELF_TEST_LIMIT = 300.0  # seconds; the first import of vLLM writes bytecode for minutes on a slow disk
-_UNRESOLVABLE = re.compile(r"No matching distribution found for|ResolutionImpossible")
+_UNRESOLVABLE = re.compile(r"No matching distribution found for|ResolutionImpossible|No solution found")
 _TORCH = re.compile(r"No matching distribution found for torch\b|torch==\S+\+")
+# The same of a lock, and what `check` says when another Python needs more than is in it.
+_NOT_HERE = re.compile(
+    _UNRESOLVABLE.pattern + r"|which is not installed|requires `.*not installed|has no wheels|is not supported on"
+)
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,63}")
 
 
@@ -108,6 +115,27 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What installs into one home: uv where the machine has it, else pip."""
+
+    pip: Pip
+    main: Pip | Uv
+    downloads: Path
+
+    @classmethod
+    async def of(cls, pip: Pip, downloads: Path) -> Tools:
+        found = await uv.find(pip)
+        if found is None:
+            await pip.upgrade()
+        pip.on_progress(Progress("creating", "with uv" if found else "with pip: there is no uv, which is faster"))
+        return cls(pip, found or pip, downloads)
+
+    async def uv(self) -> Uv:
+        """uv, fetched where the machine has none."""
+        return self.main if isinstance(self.main, Uv) else await uv.fetch(self.pip)
+
+
 # -- filling a home ------------------------------------------------------------------------------------------------
 
 
@@ -119,11 +147,10 @@ async def _fill(directory: Path, wanted: Home, recipe: Recipe, table: EngineTabl
     downloads = directory / "downloads"
     downloads.mkdir()
     index = Index(table.index_url, table.extra_index_urls)
-    pip = Pip(python, index=index, temporary=downloads, on_progress=on_progress)
-    await pip.upgrade()
-    await _install(pip, wanted, recipe)
+    tools = await Tools.of(Pip(python, index=index, temporary=downloads, on_progress=on_progress), downloads)
+    await _install(tools, wanted, recipe)
     if recipe.remove:
-        await pip.uninstall(recipe.remove)
+        await tools.main.uninstall(recipe.remove)
     await anyio.to_thread.run_sync(partial(shutil.rmtree, downloads, ignore_errors=True))
     on_progress(Progress("testing"))
     await _try(python, recipe)
@@ -131,22 +158,48 @@ async def _fill(directory: Path, wanted: Home, recipe: Recipe, table: EngineTabl
     return await anyio.to_thread.run_sync(_look, home)
 
 
-async def _install(pip: Pip, wanted: Home, recipe: Recipe) -> None:
-    """With what this release was tried with; without it where that does not exist for this Python or machine."""
+async def _install(tools: Tools, wanted: Home, recipe: Recipe) -> None:
+    """With what this release was tried with; without it where that does not exist for this Python or machine.
+
+    A package that is there and is not the one that was tried ends the install.
+    """
     requirements = [text.format(version=wanted.version) for text in recipe.requirements]
-    lock = LOCKS / f"{wanted.id}.txt"
-    constraints = lock if lock.exists() else None
-    try:
-        await pip.install(requirements, constraints=constraints)
-    except ToolFailedError as failure:
-        if not any(_UNRESOLVABLE.search(line) for line in failure.lines):
-            raise
-        if recipe.torch_backend and any(_TORCH.search(line) for line in failure.lines):
-            await pip.install_with_uv(requirements, torch_backend=recipe.torch_backend, constraints=constraints)
-        elif constraints:
-            await pip.install(requirements)
+    lock = lockfile.read(LOCKS / f"{wanted.id}.txt")
+    if lock.exact:
+        try:
+            await _install_locked(tools, lock, recipe)
+        except ToolFailedError as failure:
+            if not any(_NOT_HERE.search(line) for line in failure.lines):
+                raise
+            tools.pip.on_progress(
+                Progress("creating", "what was tried does not exist for this Python: taking what fits")
+            )
         else:
+            return
+    try:
+        await _resolve(tools, requirements, recipe, lock.held(tools.downloads))
+    except ToolFailedError as failure:
+        if not lock.pins or not any(_UNRESOLVABLE.search(line) for line in failure.lines):
             raise
+        await _resolve(tools, requirements, recipe, None)
+
+
+async def _install_locked(tools: Tools, lock: Lock, recipe: Recipe) -> None:
+    """First what has no hash, since each Python has a build of its own; then the rest, which is checked."""
+    if lock.loose:
+        await _resolve(tools, ["--no-deps", *lock.loose], recipe, None)
+    await tools.main.install_exactly(lock.exactly(tools.downloads))
+    await tools.main.check()
+
+
+async def _resolve(tools: Tools, requirements: Sequence[str], recipe: Recipe, constraints: Path | None) -> None:
+    try:
+        await tools.main.install(requirements, constraints=constraints)
+    except ToolFailedError as failure:
+        if not recipe.torch_backend or not any(_TORCH.search(line) for line in failure.lines):
+            raise
+        fetched = await tools.uv()
+        await fetched.install(requirements, torch_backend=recipe.torch_backend, constraints=constraints)
 
 
 async def _try(python: Path, recipe: Recipe) -> None:

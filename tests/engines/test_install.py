@@ -62,10 +62,16 @@ def wheels(tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -
     async def as_it_is(_: Pip) -> None:
         """test_packages.py has what it does."""
 
+    monkeypatch.setenv("PATH", without_uv())
     monkeypatch.setattr(packages, "create_environment", copied)
     monkeypatch.setattr(Pip, "upgrade", as_it_is)
     monkeypatch.setattr(installer, "LOCKS", tmp_path / "locks")
     return directory
+
+
+def without_uv() -> str:
+    """The PATH less the directories that hold a uv."""
+    return os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "uv").exists())
 
 
 @pytest.fixture
