@@ -101,11 +101,11 @@ faults: $(VENV)/.installed-dev engines
 ## Pin the dependencies anew (needs uv).
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
-	  --extra convert pyproject.toml requirements-dev.in -o requirements-dev.lock
+	  --extra convert --extra sleep pyproject.toml requirements-dev.in -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
 	  --no-deps requirements-oldest.in -o requirements-oldest.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
-	  --extra convert pyproject.toml requirements.in -c requirements-dev.lock -o requirements.lock
+	  --extra convert --extra sleep pyproject.toml requirements.in -c requirements-dev.lock -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
 	  --extra convert pyproject.toml tests/clients/requirements.in -o tests/clients/requirements.lock
 	uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header \

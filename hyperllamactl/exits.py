@@ -49,6 +49,7 @@ OF_CODE: dict[str, Exit] = {
     "unauthorized": Exit.NOT_PERMITTED,
     "too_many_requests": Exit.BUSY,
     "no_engine": Exit.NO_FIT,
+    "no_gpu": Exit.NO_FIT,
     "no_room": Exit.NO_FIT,
     "not_loaded": Exit.NOT_LOADED,
     "not_installed": Exit.NOT_LOADED,

@@ -253,6 +253,7 @@ def status(reply: StatusReport, now: float, paint: Paint = plain) -> str:
         ("API", reply.url),
         ("Configuration", reply.config),
         ("Config error", reply.config_error),
+        ("GPU", "; ".join(reply.gpu_problems)),
         ("Engines", ", ".join(reply.engines) or "none; see: hyperllamactl engine list"),
         ("Models", f"{reply.models} in the store, {loaded} loaded"),
         ("Requests", f"{reply.requests} running, {reply.waiting} waiting"),

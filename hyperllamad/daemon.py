@@ -20,7 +20,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, connections, doors, handover, heartbeat, signals
+from hyperllamad import __version__, connections, doors, handover, heartbeat, signals, suspend
 from hyperllamad import demo as demonstration
 from hyperllamad.config.paths import Paths
 from hyperllamad.config.tables import Config
@@ -28,6 +28,7 @@ from hyperllamad.control.app import create_app as create_control
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.core.gpu_health import GpuNews
 from hyperllamad.doors import AddressTakenError, Current, Doors, answering
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
@@ -40,6 +41,7 @@ from hyperllamad.store.catalog import Catalog
 from hyperllamad.store.library import Library
 from hyperllamad.store.picking import Picker
 from hyperllamad.supervision import machine
+from hyperllamad.supervision.gpu_watch import GpuWatch
 from hyperllamad.supervision.gpus import GpuReader
 from hyperllamad.supervision.meter import Meter
 from hyperllamad.supervision.supervisor import Supervisor
@@ -78,10 +80,11 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
     homes = Homes(config.paths.engines, config.engine)
     catalog = Catalog(config.paths, config.models, config.model)
     gpus = GpuReader()
+    watch = GpuWatch(gpus, lambda: any(home.device == "cuda" for home in homes.in_use()))
     look = partial(machine.read, gpus)
     library = Library(config, shortnames.load(config.paths.config), picker=Picker(look, homes.kinds))
-    meter = Meter(gpus, host_limit=config.fleet.memory_bytes)
-    supervisor = Supervisor(config, homes, meter=meter, resolve=catalog.resolve)
+    meter = Meter(gpus, host_limit=config.fleet.memory_bytes, known=lambda: watch.known)
+    supervisor = Supervisor(config, homes, meter=meter, resolve=catalog.resolve, verdict=watch.verdict)
     metrics, notifier = Metrics(), Notifier()
     metrics.watch(supervisor.rows)
     url = opened.url
@@ -97,6 +100,7 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
         reloader=reloader,
         started_at=time.time(),
         url=url,
+        gpu_problems=watch.problems,
     )
     services = Services(catalog, supervisor, library, config, metrics, __version__, keys)
     api, admin = _apps(services, rooms, reloader)
@@ -104,16 +108,19 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
         reload = partial(root.start_soon, _reload, reloader, notifier)
         stop: signals.Stop = await root.start(signals.watch, root.cancel_scope, reload)
         async with heartbeat.patience(notifier):
+            await _wait_for_gpu(watch, config, notifier, stop)
             await root.start(supervisor.run)
             await root.start(library.run)
+            root.start_soon(_follow_gpus, root, watch, supervisor)
         root.start_soon(heartbeat.beat, notifier, supervisor)
         bounds = config.server.bounds(connections.raise_descriptor_limit())
         async with answering(admin, [opened.admin]), answering(api, opened.api, bounds) as front:
             notifier.ready()
-            doing = partial(_doing, supervisor, url)
+            doing = partial(_doing, supervisor, watch, url)
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
             root.start_soon(_sweep_homes, homes)
+            root.start_soon(suspend.follow, supervisor, watch, lambda: reloader.config.fleet.rest_before_sleep)
             if config.fleet.adopt_within_seconds:
                 root.start_soon(handover.warn_of_kills)
             for name in config.fleet.preload:
@@ -136,9 +143,39 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
     log.info("stopped")
 
 
-def _doing(supervisor: Supervisor, url: str) -> str:
-    """What `systemctl status` says we do."""
-    return "stopping" if supervisor.closing else f"serving {url}"
+async def _wait_for_gpu(watch: GpuWatch, config: Config, notifier: Notifier, stop: signals.Stop) -> None:
+    """A driver that comes late gets its time, unless somebody wants us to stop."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            await watch.wait_arrived(config.fleet.gpu_wait_seconds, notifier.status)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(wait)
+        await stop.asked.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def _follow_gpus(root: anyio.abc.TaskGroup, watch: GpuWatch, supervisor: Supervisor) -> None:
+    """What befalls a GPU befalls the models on it."""
+
+    def heard(news: GpuNews) -> None:
+        if news.problem:
+            supervisor.interruptions.lose(news.gpu.uuid, news.problem)
+        else:
+            root.start_soon(supervisor.machine_changed)
+
+    watch.on_news = heard
+    await watch.run()
+
+
+def _doing(supervisor: Supervisor, watch: GpuWatch, url: str) -> str:
+    """What `systemctl status` says we do, and what is wrong with the machine."""
+    if supervisor.closing:
+        return "stopping"
+    if supervisor.interruptions.paused:
+        return "resting while the machine sleeps"
+    return "; ".join((f"serving {url}", *watch.problems()))
 
 
 def _warn_who_may_come_in(keys: KeyRing, opened: Doors) -> None:

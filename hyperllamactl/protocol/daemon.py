@@ -21,6 +21,7 @@ class StatusReport(Reply, tag="status_report"):
     waiting: int = 0  # waiting for an instance
     memory: int = 0  # resident bytes of the daemon
     prepared: dict[str, int] = {}  # engine homes with a process that waits for a model, and the bytes it holds
+    gpu_problems: list[str] = []  # GPUs that are not used and why, or why there is none though one is expected
     instances: list[InstanceRow] = []
 
 

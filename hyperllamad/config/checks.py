@@ -21,6 +21,7 @@ def check_values(config: Config, main: Path) -> None:
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
         (main, "fleet.adopt_within", lambda: config.fleet.adopt_within_seconds),
         (main, "fleet.stop_timeout", lambda: config.fleet.stop_timeout_seconds),
+        (main, "fleet.gpu_wait", lambda: config.fleet.gpu_wait_seconds),
         (main, "fleet.memory", lambda: config.fleet.memory_bytes),
         (main, "fleet.gpu_overhead", lambda: config.fleet.gpu_overhead_bytes),
         (main, "fleet.sleep_memory", lambda: config.fleet.sleep_memory_bytes),

@@ -68,6 +68,14 @@ class FleetTable(Table, frozen=True, kw_only=True):
     gpu_overhead: str = ""
     sleep_memory: str = ""
     spread: bool = False
+    gpu_wait: str = "30s"
+    cpu_fallback: bool = False
+    rest_before_sleep: bool = True
+
+    @property
+    def gpu_wait_seconds(self) -> float:
+        """At start, for a driver that comes late."""
+        return max(0.0, parse_seconds(self.gpu_wait))
 
     @property
     def memory_bytes(self) -> int:

@@ -63,6 +63,7 @@ def status(rooms: Rooms, _: Status) -> StatusReport:
         waiting=sum(row.waiting for row in rows),
         memory=procfs.resident([os.getpid()]),
         prepared=rooms.supervisor.prepared(),
+        gpu_problems=list(rooms.gpu_problems()),
         instances=[views.instance(row) for row in rows],
     )
 

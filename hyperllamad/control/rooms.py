@@ -40,3 +40,4 @@ class Rooms:
     reloader: Reloader
     started_at: float  # Unix time
     url: str  # of the API
+    gpu_problems: Callable[[], tuple[str, ...]] = tuple  # sentences about GPUs that cannot be used

@@ -63,3 +63,4 @@ class View:
     level: int = 0  # of its sleep
     clients: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # requests running and waiting, of each
     pinned: bool = False
+    sleep_levels: tuple[int, ...] = ()  # at which it could sleep, best first

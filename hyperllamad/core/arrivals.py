@@ -45,7 +45,7 @@ class Arrivals:
         """Find a place for each model that is waited for, in the order of their oldest requests."""
         out: list[Action] = []
         older: set[Key] = set()
-        wishes = list(self._service.queue.models())
+        wishes = [] if self._service.paused else list(self._service.queue.models())
         self._waited = frozenset(wish.key for wish in wishes)
         for wish in wishes:
             out += self._admit(wish, older, now)

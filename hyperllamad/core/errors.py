@@ -67,6 +67,13 @@ class NoEngineError(HyperLlamaError):
     status = 500
 
 
+class NoGpuError(NoEngineError):
+    """The model runs on a GPU, and there is none that can be used now, though there should be."""
+
+    code = "no_gpu"
+    status = 503
+
+
 class LoadFailedError(HyperLlamaError):
     """The engine could not be started with this model."""
 

@@ -129,6 +129,26 @@ class Fleet:
         self._admission.measure(measured, now)
         return self._settle(now)
 
+    def lose(self, device: str, why: str, now: float) -> list[Action]:
+        """Nothing may lie on that device any more: whoever does, or was promised to, leaves at once."""
+        self._admission.ledger.lose(device, why)
+        out: list[Action] = []
+        for slot in [slot for slot in self._slots.values() if device in slot.devices]:
+            if slot.state is not State.FAILED:
+                self._journal.tell("unloaded", slot.key, why, now)
+                out += self._roster.apply(slot, Order.STOP, now)
+        return out + self._settle(now)
+
+    def pause(self, now: float) -> list[Action]:
+        """From here to resume() nobody is granted a lease, placed, started or woken; whoever waits goes on waiting."""
+        self._service.paused = True
+        return self._settle(now)
+
+    def resume(self, now: float) -> list[Action]:
+        """The pause is over."""
+        self._service.paused = False
+        return self._settle(now)
+
     def tick(self, now: float) -> list[Action]:
         """Time has passed.  Afterwards next_deadline() lies in the future.
 
@@ -150,7 +170,7 @@ class Fleet:
                 times.append(slot.deadline)
             if not self._service.queue.waits(slot.key):
                 times.append(slot.expiry())
-            elif slot.state is State.READY:
+            elif slot.state is State.READY and not self._service.paused:
                 times.append(self._service.queue.slot_opens(slot.key))
             if slot.protected_until is not None:
                 times.append(slot.protected_until)
@@ -168,13 +188,23 @@ class Fleet:
             slot.keep(keep_alive, now)
         return self._settle(now)
 
-    def unload(self, key: Key, now: float, *, cut: bool = False) -> list[Action]:
+    def unload(self, key: Key, now: float, *, cut: bool = False, why: str = "somebody asked for it") -> list[Action]:
         """Send an instance away, after its requests or (`cut`) at once.  Requests that wait for it get a new one."""
         slot = self._slots.get(key)
         out: list[Action] = []
         if slot is not None:
-            self._journal.tell("unloaded", slot.key, "somebody asked for it", now)
+            self._journal.tell("unloaded", slot.key, why, now)
             out = self._roster.apply(slot, Order.STOP if cut else Order.DRAIN, now)
+        return out + self._settle(now)
+
+    def put_to_sleep(self, key: Key, level: int, why: str, now: float) -> list[Action]:
+        """Have a READY instance sleep after its requests; any other is left as it is."""
+        slot = self._slots.get(key)
+        out: list[Action] = []
+        if slot is not None and slot.state is State.READY:
+            self._journal.tell("slept", slot.key, why, now)
+            slot.sleeps_at(level)
+            out = self._roster.apply(slot, Order.SLEEP, now)
         return out + self._settle(now)
 
     def retry(self, key: Key, now: float) -> list[Action]:

@@ -8,7 +8,7 @@ Bytes; times are monotonic seconds, given as arguments.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hyperllamad.core.models import HOST, Device, Key, Placement
 from hyperllamad.core.question import Room
@@ -114,6 +114,11 @@ class Ledger:
         if not self.ended:
             self._others = {device.id: self._foreign(device) for device in self.devices.values()}
 
+    def lose(self, device: str, problem: str) -> None:
+        """Nothing may be placed on it any more, until a measurement shows it without a problem."""
+        if known := self.devices.get(device):
+            self.devices[device] = replace(known, problem=problem)
+
     # -- questions -------------------------------------------------------------------------------------------------
 
     def fresh(self, now: float) -> bool:
@@ -132,20 +137,22 @@ class Ledger:
     def free(self, device: str) -> int:
         """What somebody who starts now may take."""
         known = self.devices.get(device)
-        if known is None:
-            return 0  # it was there when it was promised
+        if known is None or known.problem:
+            return 0  # it was there, and well, when it was promised
         unheard = (one for one in self.ended if not self._heard(one))
         return known.free - self._overhead(device) - sum(one.growth(device) for one in (*self.live, *unheard))
 
     def rooms(self, *, gpu: bool) -> tuple[Room, ...]:
         """The devices as placement sees them: what others hold is taken off, what comes back is counted in."""
         return tuple(
-            Room(device.id, device.index, device.total, self._capacity(device))
+            Room(device.id, device.index, device.total, self._capacity(device), device.problem)
             for device in self.devices.values()
             if (device.id != HOST) is gpu
         )
 
     def _capacity(self, device: Device) -> int:
+        if device.problem:
+            return 0
         ours = sum(one.taken.get(device.id, 0) for one in (*self.live, *self.ended))
         return min(device.total, device.free + ours) - self._overhead(device.id)
 

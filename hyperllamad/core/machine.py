@@ -40,11 +40,22 @@ class Gpu:
     unified: bool = False  # it has no memory of its own: total and free are the machine's
     bandwidth: int = 0  # bytes a second between it and its memory; 0 = not known
     ours: int = 0  # of `used`, what our own engines hold: it comes back when they are unloaded
+    recovery: int | None = (
+        None  # what the driver asks to be done before it can be used, in NVML's numbers; None = unknown
+    )
 
     @property
     def room(self) -> int:
         """What a model could have, once ours have left."""
         return min(self.total, self.free + self.ours)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFault:
+    """A GPU that the driver counts, but that does not answer."""
+
+    index: int
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,8 @@ class Gpus:
     driver: str = ""  # version
     cuda: str = ""  # the newest version of CUDA that the driver serves
     problem: str = ""
+    faults: tuple[GpuFault, ...] = ()
+    silent: bool = False  # the driver did not answer in time: nothing is known
 
 
 @dataclass(frozen=True, slots=True)

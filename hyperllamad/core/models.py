@@ -163,6 +163,7 @@ class Device:
     total: int  # what may be used at all: less than the hardware has where a limit is set
     free: int  # what the driver, or the kernel, would still give
     kind: str = ""  # "NVIDIA H100 80GB HBM3": needs learned on one kind hold for that kind
+    problem: str = ""  # why nothing may be placed there, a clause; "" when it may
 
     @property
     def name(self) -> str:

@@ -108,7 +108,12 @@ def _numbers(q: Question) -> str:
         return f"needs {degree} GPUs, and there are {len(q.rooms)}"
     share = q.lies[0].bytes if q.lies else least.share(degree)
     each = f" on each of {degree} GPUs" if degree > 1 else ""
-    can = ", ".join(f"{room.name} can free {gib(max(0, most(q, room)))}" for room in q.rooms)
+    can = ", ".join(
+        f"{room.name} cannot be used ({room.problem})"
+        if room.problem
+        else f"{room.name} can free {gib(max(0, most(q, room)))}"
+        for room in q.rooms
+    )
     pinned = sorted(tenant.key for tenant in q.tenants if tenant.pinned and tenant.holds)
     return f"needs {gib(share)}{each}, {can}" + (f" ({len(pinned)} pinned)" if pinned else "")
 

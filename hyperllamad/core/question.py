@@ -22,6 +22,7 @@ class Room:
     index: int
     total: int
     capacity: int  # what models of ours may hold together
+    problem: str = ""  # why nobody may lie there, its capacity is 0 then; "" when they may
 
     @property
     def name(self) -> str:

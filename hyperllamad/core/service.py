@@ -28,6 +28,7 @@ class Service:
         self._patience = patience
         self.queue = Queue(longest=longest)
         self.leases: dict[int, Key] = {}  # granted and not yet released
+        self.paused = False  # nobody is granted anything
 
     def retune(self, patience: Patience, longest: int) -> None:
         """Other numbers from now on."""
@@ -63,7 +64,7 @@ class Service:
         for head in self.queue.models():
             slot = self._slots.get(head.key)
             if slot is not None and slot.state is State.READY:
-                out += self._grant(slot, now)
+                out += [] if self.paused else self._grant(slot, now)
             elif slot is not None and (error := slot.refusal(now)):
                 out += self.refuse(slot.key, error)
         for wish in self.queue.oldest_first():

@@ -201,6 +201,7 @@ class Slot:
             level=self.level if self.state is State.ASLEEP else 0,
             clients=clients,
             pinned=self.terms.pinned,
+            sleep_levels=self.levels,
         )
 
     def _forgiven(self, now: float) -> Instance:

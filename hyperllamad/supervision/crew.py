@@ -142,6 +142,11 @@ class Crew:
         else:
             life.cut(cause)
 
+    def fail(self, key: Key, why: str) -> None:
+        """Something happened to the machine under it: its streams will end for that reason, not by somebody's order."""
+        if (life := self.lives.get(key)) is not None:
+            life.fail(why)
+
     def _ended(self, key: Key, end: End) -> None:
         del self.lives[key]  # first: the report may start the next one
         self._report(key, end.fact, end.error)

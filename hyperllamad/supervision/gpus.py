@@ -17,15 +17,15 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from hyperllamad.core.machine import Capability, Gpu, GpuProcess, Gpus
+from hyperllamad.core.machine import Capability, Gpu, GpuFault, GpuProcess, Gpus
 from hyperllamad.supervision import memory
 
 PATIENCE = 5.0  # seconds; a healthy driver answers in a few milliseconds, one that wakes a GPU in one or two seconds
 LIBRARY = "libnvidia-ml.so.1"
 
-_NO_DRIVER = "no NVIDIA driver"
+NO_DRIVER = "no NVIDIA driver"
 _SENTENCES = {  # NVML's error codes, by the names nvml.h gives them
-    12: _NO_DRIVER,  # LIBRARY_NOT_FOUND
+    12: NO_DRIVER,  # LIBRARY_NOT_FOUND
     9: "the NVIDIA driver is not loaded",  # DRIVER_NOT_LOADED
     4: "the NVIDIA driver may not be used by this user",  # NO_PERMISSION
     15: "the GPU has fallen off the bus or is not accessible: look at `dmesg`",  # GPU_IS_LOST
@@ -47,6 +47,7 @@ class GpuReader:
         self._load = load
         self._nvml: Any = None  # opened once: opening takes as long as a hundred reads
         self._reading = threading.Lock()
+        self.on_read: Callable[[Gpus], None] = lambda _: None  # is told of every reading that was waited for
 
     async def read(self, *, patience: float = PATIENCE) -> Gpus:
         """What there is now."""
@@ -63,7 +64,9 @@ class GpuReader:
         threading.Thread(target=work, name="nvml", daemon=True).start()
         with anyio.move_on_after(patience):
             await answered.wait()
-        return answers[0] if answers else _silent(patience)
+        found = answers[0] if answers else _silent(patience)
+        self.on_read(found)
+        return found
 
     def read_now(self, *, patience: float = PATIENCE) -> Gpus:
         """The same, blocking for as long as the driver likes; waits `patience` seconds for a read that is going on."""
@@ -72,7 +75,7 @@ class GpuReader:
         try:
             return self._read(self._opened())
         except OSError:
-            return Gpus(problem=_NO_DRIVER)
+            return Gpus(problem=NO_DRIVER)
         except Exception as failure:  # noqa: BLE001  # pynvml's classes are made when it is loaded
             self._close()
             return Gpus(problem=_sentence(failure))
@@ -94,22 +97,24 @@ class GpuReader:
                 nvml.nvmlShutdown()
 
     def _read(self, nvml: Any) -> Gpus:
-        found, problems = [], []
+        found, faults = [], []
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 found.append(_gpu(nvml, index))
             except nvml.NVMLError as failure:  # one lost GPU does not hide the others
-                problems.append(f"GPU {index}: {_sentence(failure)}")
-        if not found and not problems:
-            problems.append("the NVIDIA driver shows no GPU")
-        if problems:
+                faults.append(GpuFault(index, _sentence(failure)))
+        problem = "; ".join(f"GPU {fault.index}: {fault.sentence}" for fault in faults)
+        if not found and not faults:
+            problem = "the NVIDIA driver shows no GPU"
+        cuda, driver = nvml.nvmlSystemGetCudaDriverVersion(), _text(nvml.nvmlSystemGetDriverVersion())
+        if problem:
             self._close()
-        cuda = nvml.nvmlSystemGetCudaDriverVersion()
         return Gpus(
             devices=tuple(found),
-            driver=_text(nvml.nvmlSystemGetDriverVersion()),
+            driver=driver,
             cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-            problem="; ".join(problems),
+            problem=problem,
+            faults=tuple(faults),
         )
 
 
@@ -127,6 +132,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         processes=tuple(_processes(nvml, handle)),
         unified=unified,
         bandwidth=_bandwidth(nvml, handle),
+        recovery=_recovery(nvml, handle),
     )
 
 
@@ -148,6 +154,18 @@ def _bandwidth(nvml: Any, handle: Any) -> int:
         return 0
 
 
+def _recovery(nvml: Any, handle: Any) -> int | None:
+    """What must be done to it before it can be used again; drivers before 565 and old versions of pynvml do not say."""
+    field = getattr(nvml, "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION", None)
+    if field is None:
+        return None
+    try:
+        (answer,) = nvml.nvmlDeviceGetFieldValues(handle, [field])
+    except nvml.NVMLError:
+        return None
+    return int(answer.value.uiVal) if answer.nvmlReturn == nvml.NVML_SUCCESS else None
+
+
 def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:
     """Each once, though one that computes and draws is listed twice with the same memory."""
     seen = set()
@@ -166,7 +184,7 @@ def _unless_unsupported(nvml: Any) -> Iterator[None]:
 
 
 def _silent(patience: float) -> Gpus:
-    return Gpus(problem=f"the NVIDIA driver does not answer within {patience:g} s")
+    return Gpus(problem=f"the NVIDIA driver does not answer within {patience:g} s", silent=True)
 
 
 def _sentence(failure: Exception) -> str:

@@ -161,6 +161,10 @@ class Life:
         """Have it take its memory again; reports READY once it answers as before, or SICK."""
         self._switch(lambda slumber: slumber.wake(), Fact.READY)
 
+    def fail(self, why: str) -> None:
+        """It is about to be ended for that reason, which is no fault of its own."""
+        self._sick = self._sick or why
+
     def cut(self, cause: str) -> None:
         """End all open streams; `cause` is what their clients are told, unless there is a better reason."""
         if self.upstream is not None:

@@ -6,11 +6,12 @@ is then counted twice rather than not at all.  Bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio.to_thread
 
+from hyperllamad.core.gpu_health import Known
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.machine import Gpu
 from hyperllamad.core.models import HOST, Device, Key, Placement
@@ -37,24 +38,39 @@ class Reading:
 class Meter:
     """read() as often as it is asked to."""
 
-    def __init__(self, gpus: GpuReader, *, host_limit: int = 0) -> None:
-        """`host_limit`: bytes of host memory that models may use together; 0 = what the machine has."""
+    def __init__(self, gpus: GpuReader, *, host_limit: int = 0, known: Callable[[], Iterable[Known]] = tuple) -> None:
+        """`host_limit`: bytes of host memory that models may use together; 0 = what the machine has.
+
+        `known` are the GPUs that were ever seen: one that is not used, or not read this time, has nothing to give.
+        """
         self._gpus = gpus
+        self._known = known
         self._host_limit = host_limit
         self._others: dict[str, int] = {}  # bytes by GPU that were not ours when we had nothing there
 
     async def read(self, lives: Mapping[Key, Held], now: float) -> Reading:
         """What there is; `now` is the fleet's time."""
         trees, anonymous, resident = await anyio.to_thread.run_sync(_trees, {k: h.guard for k, h in lives.items()})
-        gpus = (await self._gpus.read()).devices
+        seen = await self._gpus.read()
+        gpus = seen.devices
         host = await anyio.to_thread.run_sync(self._host, sum(anonymous.values()))
         taken: dict[Key, dict[str, int]] = {key: {HOST: count} for key, count in anonymous.items()}
         sizes: dict[Key, dict[str, int]] = {key: {HOST: count} for key, count in resident.items()}
         for gpu in gpus:
             for key, count in self._shares(gpu, trees, lives).items():
                 taken[key][gpu.uuid] = sizes[key][gpu.uuid] = count
-        devices = [Device(gpu.uuid, gpu.index, gpu.total, gpu.free, gpu.name) for gpu in gpus]
-        return Reading(Measured(now, (*devices, host), taken), sizes)
+        if seen.silent and any(not gpu.problem for gpu in self._known()):
+            return Reading(Measured(now), sizes)  # its driver takes its time: what was known before holds on
+        return Reading(Measured(now, (*self._devices(gpus), host), taken), sizes)
+
+    def _devices(self, read: Iterable[Gpu]) -> Iterator[Device]:
+        known = {gpu.uuid: gpu for gpu in self._known()}
+        for gpu in read:
+            problem = known[gpu.uuid].problem if gpu.uuid in known else ""
+            yield Device(gpu.uuid, gpu.index, gpu.total, gpu.free, gpu.name, problem)
+            known.pop(gpu.uuid, None)
+        for one in known.values():
+            yield Device(one.uuid, one.index, one.total, 0, one.name, one.problem or "its driver does not answer")
 
     def _host(self, ours: int) -> Device:
         total, available = memory.read()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperllamad.config.tables import Config
+from hyperllamad.core.errors import NoGpuError
+from hyperllamad.core.gpu_health import Verdict
 from hyperllamad.core.models import Device, Key, Model, Settings, Terms, key_of
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines import base, choose, host
@@ -50,9 +53,11 @@ class Plan:
 class Planner:
     """Plans from the configuration and the homes that are installed."""
 
-    def __init__(self, config: Config, homes: Homes) -> None:
+    def __init__(self, config: Config, homes: Homes, verdict: Callable[[], Verdict] | None = None) -> None:
+        """`verdict` says whether there is a GPU to use now; without it, what the device files showed at start."""
         self._homes = homes
-        self._device = host.device()
+        fixed = Verdict(host.device())
+        self._verdict = verdict or (lambda: fixed)
         self.configure(config)
         self._grown: dict[str, int] = {}  # digest -> tokens of context that requests asked for
 
@@ -62,14 +67,29 @@ class Planner:
         self._pinned = frozenset(ModelName.parse(name).key for name in config.fleet.pinned)
 
     def plan(self, model: Model) -> Plan:
-        """Raises NoEngineError when no installed engine can run the model here."""
-        home = choose.choose(model, self._homes.in_use(), device=self._device)
+        """Raises NoEngineError when no installed engine can run the model here, NoGpuError when it wants a GPU."""
+        home = self._home(model)
         settings = resolve(model, self._config, home)
         grown = min(self._grown.get(model.digest, 0), model.context_length or sys.maxsize)
         if grown > settings.context:
             settings = replace(settings, context=grown)
         pinned = model.name.key in self._pinned
         return Plan(key_of(model, settings), model, settings, home, base.load(home.engine), pinned)
+
+    def _home(self, model: Model) -> Home:
+        """Where it runs.  One that would lie on a GPU that is missing runs on the processor only if that is allowed."""
+        homes, verdict = self._homes.in_use(), self._verdict()
+        if not verdict.missing:
+            return choose.choose(model, homes, device=verdict.device)
+        home = choose.choose(model, homes, device="cuda")
+        if home.device != "cuda":
+            return home
+        if not self._config.fleet.cpu_fallback:
+            hint = (
+                "see `hyperllamactl status`; `fleet.cpu_fallback = true` lets models run on the processor, much slower"
+            )
+            raise NoGpuError(f"'{model.name}' runs on a GPU, and none can be used: {verdict.missing}", hint=hint)
+        return choose.choose(model, homes, device="cpu")
 
     def grow(self, model: Model, context: int) -> None:
         """Plan at least so many tokens of context for the model's weights from now on; 0 = as configured.

@@ -18,6 +18,7 @@ import anyio.abc
 from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import NoEngineError
 from hyperllamad.core.fleet import Fleet
+from hyperllamad.core.gpu_health import Verdict
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Key, Model, Settings, Terms
 from hyperllamad.core.names import ModelName
@@ -29,6 +30,7 @@ from hyperllamad.supervision.adoption import Foundling, Resolve
 from hyperllamad.supervision.broadcast import Watch
 from hyperllamad.supervision.child import LAST_WAIT
 from hyperllamad.supervision.events import Events
+from hyperllamad.supervision.interruptions import Interruptions
 from hyperllamad.supervision.learned import Learned
 from hyperllamad.supervision.lease import Lease
 from hyperllamad.supervision.logs import Ring
@@ -54,21 +56,24 @@ class Supervisor:
         pace: Pace = NORMAL,
         meter: Meter | None = None,
         resolve: Resolve | None = None,
+        verdict: Callable[[], Verdict] | None = None,
     ) -> None:
         """`clock` gives seconds that never go back; `pace` is how often engines are probed.
 
         Without a `meter` nobody counts memory: models are limited by number alone.
         `resolve` finds the models of engines that an earlier life left running; without it all of those are ended.
+        `verdict` says what there is of GPUs; see Planner.
         """
         self._config = config
         self._clock = clock
         self._resolve = resolve
         self._counts = meter is not None
-        self._planner = Planner(config, homes)
+        self._planner = Planner(config, homes, verdict)
         self._fleet = Fleet(**numbers(config, measured=self._counts))
         self._accounts = Accounts(meter, Learned(config.paths.state / "learned.json"))
         self._performer = Performer(config, homes, self._fleet, self._accounts, clock, pace=pace)
         self._crew = self._performer.crew
+        self.interruptions = Interruptions(self._fleet, self._performer, clock)
         self._numbers = itertools.count(1)
         self._closing = anyio.Event()
         self._leaving = False  # engines go on for the next life, as far as they can
@@ -209,6 +214,11 @@ class Supervisor:
         plan = self._planner.plan(model)
         terms = self._accounts.terms(plan)
         return *self._fleet.plan(plan.key, terms, self._clock()), terms
+
+    async def machine_changed(self) -> None:
+        """There are other GPUs than before: count anew how many models they hold, and how much memory."""
+        self._performer.feed(self._fleet.retune(self._clock(), **numbers(self._config, measured=self._counts)))
+        await self.measure()
 
     async def measure(self) -> None:
         """Have memory measured now, for who wants to see what is true at this moment."""

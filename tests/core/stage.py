@@ -75,6 +75,18 @@ class Stage:
     def leave(self, key: Key) -> list[str]:
         return self._read(self.fleet.leave(key, self.now))
 
+    def lose(self, device: str, why: str) -> list[str]:
+        return self._read(self.fleet.lose(device, why, self.now))
+
+    def pause(self) -> list[str]:
+        return self._read(self.fleet.pause(self.now))
+
+    def resume(self) -> list[str]:
+        return self._read(self.fleet.resume(self.now))
+
+    def put_to_sleep(self, key: Key, why: str = "night") -> list[str]:
+        return self._read(self.fleet.put_to_sleep(key, 1, why, self.now))
+
     def later(self, seconds: float) -> list[str]:
         """Let time pass, with a tick at every deadline on the way, as the supervisor's clock does."""
         end, out = self.now + seconds, list[str]()

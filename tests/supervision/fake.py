@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 from hyperllamad.config.load import load_config
 from hyperllamad.config.paths import Paths
 from hyperllamad.config.tables import Config, EngineTable
+from hyperllamad.core.gpu_health import Verdict
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Device, Format, Kind, Model, Need, Settings
 from hyperllamad.core.names import ModelName
@@ -86,6 +87,7 @@ class FakeEngine:
 
 ENGINE = FakeEngine()
 HOME = Home("llama_cpp-1.0-cpu", "llama_cpp", "1.0", "cpu", "/nowhere", sys.executable)
+ON_GPU = Home("llama_cpp-1.0-cuda", "llama_cpp", "1.0", "cuda", "/nowhere", sys.executable)
 
 
 class FakeHomes(Homes):
@@ -140,13 +142,16 @@ async def supervised(
     engine: EngineTable | None = None,
     meter: Meter | None = None,
     patience: float = 30,
+    home: Home = HOME,
+    verdict: Callable[[], Verdict] | None = None,
     **fleet: Any,
 ) -> AsyncIterator[Supervisor]:
     """A running supervisor; afterwards it is closed, and everything of it must end."""
     settings = configuration(root, **{"stop_timeout": "1s", **fleet})
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, shutdown_grace=grace))
     settings = msgspec.structs.replace(settings, engine={} if engine is None else {ENGINE.name: engine})
-    supervisor = Supervisor(settings, FakeHomes(root / "engines"), pace=pace, meter=meter)
+    homes = FakeHomes(root / "engines", (home,))
+    supervisor = Supervisor(settings, homes, pace=pace, meter=meter, verdict=verdict)
     with anyio.fail_after(patience):
         async with anyio.create_task_group() as group:
             await group.start(supervisor.run)

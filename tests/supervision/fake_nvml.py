@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class NVMLError_NoPermission(NVMLError):  # pynvml's name
     pass
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeGpu:
     name: str = "NVIDIA L4"
     capability: tuple[int, int] = (8, 9)
@@ -39,6 +40,8 @@ class FakeGpu:
     unified: bool = False
     clock: int = 6251  # MHz
     bus: int = 192  # bits
+    recovery: int | None = None  # what it asks to be done; None = the driver cannot say
+    tells: bool = True  # of its errors
 
 
 class FakeNvml:
@@ -49,12 +52,17 @@ class FakeNvml:
     NVMLError_NoPermission = NVMLError_NoPermission
 
     NVML_CLOCK_MEM = 2
+    NVML_SUCCESS = 0
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION = 230
+    nvmlEventTypeXidCriticalError = 8
 
     def __init__(self, *gpus: FakeGpu) -> None:
         self.gpus = list(gpus)
         self.init_error = 0
         self.calls: Counter[str] = Counter()
         self.gate: threading.Event | None = None  # a read waits for it
+        self.loaded = 0  # opened and not closed again
+        self.events: queue.SimpleQueue[tuple[FakeGpu | None, int]] = queue.SimpleQueue()
 
     def load(self) -> FakeNvml:
         return self
@@ -62,12 +70,53 @@ class FakeNvml:
     def nvmlInit(self) -> None:
         self.calls["init"] += 1
         _fail(self.init_error)
+        self.loaded += 1
 
     def nvmlShutdown(self) -> None:
         self.calls["shutdown"] += 1
+        self.loaded -= 1
+
+    def _must_be_loaded(self) -> None:
+        _fail(0 if self.loaded else 1)  # NVML_ERROR_UNINITIALIZED
+
+    # -- errors as they happen ---------------------------------------------------------------------------------------
+
+    def xid(self, gpu: FakeGpu, number: int) -> None:
+        """The driver reports an error of `gpu`."""
+        self.events.put((gpu, number))
+
+    def end_events(self, code: int) -> None:
+        """Whoever waits for errors is answered with one of the library's own."""
+        self.events.put((None, code))
+
+    def nvmlEventSetCreate(self) -> object:
+        self._must_be_loaded()
+        return self.events
+
+    def nvmlEventSetFree(self, events: object) -> None:
+        self.calls["freed"] += 1
+
+    def nvmlDeviceRegisterEvents(self, gpu: FakeGpu, kinds: int, events: object) -> None:
+        assert kinds == self.nvmlEventTypeXidCriticalError
+        _fail(0 if gpu.tells else 3)
+        self.calls["registered"] += 1
+
+    def nvmlEventSetWait_v2(self, events: object, milliseconds: int) -> Any:
+        gpu, number = self.events.get()
+        if gpu is None:
+            raise NVMLError(number)
+        return SimpleNamespace(device=gpu, eventType=8, eventData=number)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def nvmlDeviceGetFieldValues(self, gpu: FakeGpu, fields: list[int]) -> list[Any]:
+        assert fields == [self.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION]
+        unknown = gpu.recovery is None
+        return [SimpleNamespace(nvmlReturn=3 if unknown else 0, value=SimpleNamespace(uiVal=gpu.recovery or 0))]
 
     def nvmlDeviceGetCount(self) -> int:
         self.calls["count"] += 1
+        self._must_be_loaded()
         if self.gate is not None:
             self.gate.wait()
         return len(self.gpus)
@@ -77,6 +126,7 @@ class FakeNvml:
         return self.gpus[index]
 
     def nvmlDeviceGetUUID(self, gpu: FakeGpu) -> str:
+        _fail(gpu.error)
         return f"GPU-{self.gpus.index(gpu)}"
 
     def nvmlDeviceGetName(self, gpu: FakeGpu) -> bytes:
@@ -108,6 +158,7 @@ class FakeNvml:
         return gpu.bus
 
     def nvmlSystemGetDriverVersion(self) -> str:
+        self._must_be_loaded()
         return "580.159.04"
 
     def nvmlSystemGetCudaDriverVersion(self) -> int:

@@ -21,7 +21,7 @@ PACKAGES = (
     # What Fedora packages of pyproject.toml's dependencies; the rest the package brings itself.
     *("python3-aiohttp", "python3-anyio", "python3-huggingface-hub", "python3-hypercorn", "python3-msgspec"),
     *("python3-prometheus-client", "python3-quart", "python3-sdnotify", "python3-tomli-w", "python3-uvloop"),
-    "python3-zstandard",
+    *("python3-zstandard", "python3-jeepney"),
     # What engines need of the machine.
     *("libgomp1", "libnuma1"),
 )
