@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_ENTRY = re.compile(r"^(?P<pin>\S+==[^\s;\\]+)(?P<rest>[^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^(?P<pin>\S+==[^\s;\\]+)(?P<rest>(?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,7 @@ async def test_cancelling_leaves_nothing_behind(
 KILLED = """
 import sys, anyio
 from pathlib import Path
+from hyperllamad.config.tables import EngineTable
 from hyperllamad.engines import install
 from hyperllamad.engines.homes import Homes
 from tests.engines.test_install import HANG, engine
@@ -270,50 +271,6 @@ async def test_two_at_once_are_one_too_many(homes: Homes) -> None:
         tasks.start_soon(one)
     assert refused == ["llama_cpp-1.0-cpu is being installed or removed already"]
     assert len(homes.all()) == 1
-
-
-def lock(tmp_path: Path, *lines: str) -> None:
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks" / "llama_cpp-1.0-cpu.txt").write_text("\n".join(lines))
-
-
-def part(home: Home) -> str:
-    source = "from importlib.metadata import version; print(version('tiny-part'))"
-    return subprocess.run([home.python, "-c", source], capture_output=True, text=True).stdout.strip()
-
-
-async def test_what_the_release_was_tried_with_is_installed(homes: Homes, tmp_path: Path) -> None:
-    lock(tmp_path, "tiny-part==1.0")
-    assert part(await install(homes, engine())) == "1.0"
-    assert part(await install(homes, engine(), version="2.0")) == "2.0"  # the lock is for exactly one version
-
-
-async def test_a_lock_that_does_not_fit_this_machine_is_left_aside(homes: Homes, tmp_path: Path) -> None:
-    lock(tmp_path, "tiny-part==7.7")
-    assert part(await install(homes, engine())) == "2.0"
-
-
-async def test_uv_is_asked_where_pip_finds_no_torch(
-    homes: Homes, tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_wheel(wheels, "tiny-engine", "4.0", requires=("torch==9.9+cpu",))
-    uv = tmp_path / "bin" / "uv"
-    uv.parent.mkdir()
-    # It finds the torch and the engine where pip did not.
-    uv.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n"$4" -m pip install --no-deps tiny-engine==1.0\n')
-    uv.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{uv.parent}:{os.environ['PATH']}")
-    made = engine("4.0", torch_backend="cpu")
-    home = await install(homes, made, EngineTable(extra_index_urls=("https://more.example",)))
-    asked = f"pip install --python {home.python} --torch-backend cpu --extra-index-url https://more.example"
-    assert (tmp_path / "asked").read_text() == f"{asked} tiny-engine==4.0\n"
-    assert has(home, "tiny_engine")
-
-
-async def test_an_engine_that_needs_no_torch_is_not_given_to_uv(homes: Homes, wheels: Path) -> None:
-    make_wheel(wheels, "tiny-engine", "4.0", requires=("torch==9.9+cpu",))
-    with pytest.raises(InstallFailedError, match=r"the package index has no torch==9\.9\+cpu for this Python"):
-        await install(homes, engine("4.0"))
 
 
 async def test_the_index_of_the_configuration_is_asked(
