@@ -9,8 +9,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
+
+from hyperllamad.supervision import procfs
 
 LEAST = 0.15  # of one CPU; MAX's idle worker polls with 0.08
 
@@ -50,7 +51,7 @@ class Meter:
 def _status(pid: int) -> tuple[bytes, int]:
     """State and major page faults; b"" and 0 for a process that has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = procfs.read(pid, "stat").rpartition(b")")[2].split()
     except OSError:
         return b"", 0
     return fields[0], int(fields[9])
@@ -60,8 +61,8 @@ def _cpu(pid: int) -> float:
     """Seconds its threads ran, or were ready to and had to wait: on a busy machine the second is most of it."""
     total = 0
     with contextlib.suppress(OSError):
-        for thread in os.scandir(f"/proc/{pid}/task"):
+        for thread in os.scandir(f"{procfs.PROC}/{pid}/task"):
             with contextlib.suppress(OSError):
-                ran, waited, _ = Path(thread.path, "schedstat").read_bytes().split()
+                ran, waited, _ = procfs.read(pid, f"task/{thread.name}/schedstat").split()
                 total += int(ran) + int(waited)
     return total / 1e9

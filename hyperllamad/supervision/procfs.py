@@ -1,6 +1,11 @@
+# Not with pathlib, see below:
+# ruff: noqa: PTH115, PTH116, PTH123
 """What /proc says about processes: who they are, whom they belong to, what memory they hold.
 
 Only reads; every function copes with a process that ends meanwhile.  Fields are those of proc(5).
+
+Not with pathlib, which has Python keep every name of every path (it interns them): a look at all processes leaves
+their numbers in a table of two megabytes, that is copied when it is full of them.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PROC = Path("/proc")
+PROC = "/proc"
 
 
 class Identity(NamedTuple):
@@ -41,10 +46,16 @@ class Process(NamedTuple):
         return Identity(self.pid, self.start)
 
 
+def read(pid: int, name: str) -> bytes:
+    """A file of a process; raises OSError."""
+    with open(f"{PROC}/{pid}/{name}", "rb") as file:
+        return file.read()
+
+
 def process(pid: int) -> Process | None:
     """None when there is none of that number."""
     try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
+        stat = read(pid, "stat")
     except OSError:
         return None
     # The name in parentheses may hold anything, further parentheses included.
@@ -85,7 +96,7 @@ def descendants(root: int, everybody: Iterable[Process]) -> list[int]:
 def is_ours(pid: int) -> bool:
     """Whether it runs under our own user."""
     try:
-        return (PROC / str(pid)).stat().st_uid == os.geteuid()
+        return os.stat(f"{PROC}/{pid}").st_uid == os.geteuid()
     except OSError:
         return False
 
@@ -93,7 +104,7 @@ def is_ours(pid: int) -> bool:
 def working_directory(pid: int) -> Path | None:
     """None when it has ended or is not ours to look at; a removed directory keeps its old path."""
     try:
-        return Path(str((PROC / str(pid) / "cwd").readlink()).removesuffix(" (deleted)"))
+        return Path(os.readlink(f"{PROC}/{pid}/cwd").removesuffix(" (deleted)"))
     except OSError:
         return None
 
@@ -101,7 +112,7 @@ def working_directory(pid: int) -> Path | None:
 def environment(pid: int) -> list[bytes]:
     """NAME=value as it was at exec; empty when it has ended or is not ours to look at."""
     try:
-        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return read(pid, "environ").split(b"\0")
     except OSError:
         return []
 
@@ -109,20 +120,20 @@ def environment(pid: int) -> list[bytes]:
 def command_line(pid: int) -> str:
     """Arguments joined by spaces, or the title a process gave itself; empty when it has ended."""
     try:
-        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
 
 
 def memory_kills() -> int:
     """How many processes the kernel has killed for memory since the machine started, whoever's they were."""
-    lines = (PROC / "vmstat").read_bytes().splitlines()
+    lines = Path(PROC, "vmstat").read_bytes().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
 
 
 def boot_id() -> str:
     """Changes with every boot of the machine."""
-    return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return Path(PROC, "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def resident(pids: Iterable[int]) -> int:
@@ -149,7 +160,7 @@ def unreclaimable(pids: Iterable[int]) -> int:
 
 def _memory_fields(pid: int) -> dict[bytes, int]:
     try:
-        lines = (PROC / str(pid) / "status").read_bytes().splitlines()
+        lines = read(pid, "status").splitlines()
     except OSError:
         return {}
     return {
