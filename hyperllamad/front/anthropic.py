@@ -49,13 +49,7 @@ class AnthropicRoutes:
 
         async def answer(upstream: Upstream, body: Body) -> Response:
             found = await answers.ask(upstream, Kind.CHAT, [body])
-            reply = MessageReply(asked.model, _estimate(chat))
-            if asked.stream:
-                response = await event_stream.stream(found, reply)
-                response.headers["Cache-Control"] = "no-cache"
-                return response
-            (gathered,), tokens = await event_stream.gather(found, 1)
-            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=replies.BARE_JSON)
+            return await event_stream.one(found, MessageReply(asked.model, _estimate(chat)), streamed=asked.stream)
 
         return await self._run(asked, chat, answer)
 

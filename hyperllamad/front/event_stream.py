@@ -6,22 +6,17 @@ and becomes a proper HTTP error.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from quart import Response
 
-from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.front import replies
 from hyperllamad.front.answers import Answers, Gathered, Tokens
 from hyperllamad.front.engine_wire import Chunk
 from hyperllamad.front.request_scope import Record, record
-from hyperllamad.front.stream_body import StreamBody
-from hyperllamad.telemetry import fields
-
-log = logging.getLogger(__name__)
+from hyperllamad.front.stream_body import StreamBody, broken_off
 
 
 class Telling(Protocol):
@@ -37,6 +32,23 @@ class Telling(Protocol):
     def end(self, tokens: Tokens) -> bytes: ...
     def failure(self, text: str, status: int) -> bytes:
         """How it ends when it cannot go on."""
+
+
+class TellingOne(Telling, Protocol):
+    """The same where there is always one answer."""
+
+    def whole(self, gathered: Gathered, reason: str, tokens: Tokens) -> bytes: ...
+
+
+async def one(answers: Answers, telling: TellingOne, *, streamed: bool) -> Response:
+    """The only answer, as events or whole; raises HyperLlamaError as long as nothing was sent."""
+    if streamed:
+        response = await stream(answers, telling)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+    (gathered,), tokens = await gather(answers, 1)
+    body = telling.whole(gathered, answers.finish_reason(0), tokens)
+    return replies.json(body, content_type=replies.BARE_JSON)
 
 
 async def stream(answers: Answers, telling: Telling) -> Response:
@@ -101,12 +113,8 @@ class _Told:
         """Like `block`, but a failure is the last event: the status has been sent."""
         try:
             return await self.block()
-        except HyperLlamaError as failure:
-            text, status = replies.text_of(failure), failure.status
-        except Exception:
-            log.exception("a stream failed", extra=fields(model=self._record.model))
-            text, status = replies.OUR_FAULT, 500
+        except Exception as failure:  # noqa: BLE001  # told and logged there
+            text, status = broken_off(failure, self._record)
         self._ended = True
         self._answers.close()
-        self._record.error = text
         return self._telling.failure(text, status)

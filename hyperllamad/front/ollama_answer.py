@@ -6,21 +6,16 @@ nothing of the request but its form (`Lines`).
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from quart import Response
 
-from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.front import ollama_lines, replies
 from hyperllamad.front.continuation import Stream
 from hyperllamad.front.ollama_lines import Collected, Counters, End, Lines
 from hyperllamad.front.request_scope import Record, record
-from hyperllamad.front.stream_body import StreamBody
-from hyperllamad.telemetry import fields
-
-log = logging.getLogger(__name__)
+from hyperllamad.front.stream_body import StreamBody, broken_off
 
 ContextOf = Callable[[str], Awaitable[list[int]]]  # the answer's text -> token ids of prompt and answer
 
@@ -110,11 +105,7 @@ class _Answer:
         """Like `block`, but a failure is the last line: the status has been sent."""
         try:
             return await self.block()
-        except HyperLlamaError as failure:
-            text = replies.text_of(failure)
-        except Exception:
-            log.exception("a stream failed", extra=fields(model=self._lines.model))
-            text = replies.OUR_FAULT
+        except Exception as failure:  # noqa: BLE001  # told and logged there
+            text, _ = broken_off(failure, self._progress.record)
         self._ended = True
-        self._progress.record.error = text
         return ollama_lines.error_line(text)

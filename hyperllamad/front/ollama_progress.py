@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import msgspec
 from quart import Response
 
-from hyperllamad.core.errors import HyperLlamaError, PullFailedError, RepositoryNotFoundError
+from hyperllamad.core.errors import PullFailedError, RepositoryNotFoundError
 from hyperllamad.front import gojson, ollama_lines, replies
 from hyperllamad.front.request_scope import record
-from hyperllamad.front.stream_body import StreamBody
+from hyperllamad.front.stream_body import StreamBody, broken_off
 from hyperllamad.store.steps import Step
 from hyperllamad.telemetry import fields
 
@@ -73,11 +73,7 @@ class _Telling:
             return b""
         try:
             return await self.line()
-        except HyperLlamaError as failure:
-            text = replies.text_of(failure)
-        except Exception:
-            log.exception("a stream failed", extra=fields(model=self._record.model))
-            text = replies.OUR_FAULT
+        except Exception as failure:  # noqa: BLE001  # told and logged there
+            text, _ = broken_off(failure, self._record)
         self._ended = True
-        self._record.error = text
         return ollama_lines.error_line(text)

@@ -48,13 +48,8 @@ class ResponsesRoutes:
             return await self._load(asked, chat)
 
         async def answer(upstream: Upstream, body: dict[str, Any]) -> Response:
-            reply, found = ResponsesReply(asked), await answers.ask(upstream, Kind.CHAT, [body])
-            if asked.stream:
-                response = await event_stream.stream(found, reply)
-                response.headers["Cache-Control"] = "no-cache"
-                return response
-            (gathered,), tokens = await event_stream.gather(found, 1)
-            return replies.json(reply.whole(gathered, found.finish_reason(0), tokens), content_type=replies.BARE_JSON)
+            found = await answers.ask(upstream, Kind.CHAT, [body])
+            return await event_stream.one(found, ResponsesReply(asked), streamed=asked.stream)
 
         return await chat_turn.run(self._services, asked.model, chat, answer, keep_alive=asked.keep_alive)
 

@@ -1,13 +1,37 @@
-"""The body of a streaming response, written the shortest way the server allows.  Knows neither engines nor dialects."""
+"""The body of a streaming response, written the shortest way the server allows, and what is told when it breaks off.
+
+Knows neither engines nor dialects.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from quart import request
 
+from hyperllamad.core.errors import HyperLlamaError
+from hyperllamad.front import replies
 from hyperllamad.front.ports import Wire
+from hyperllamad.front.request_scope import Record
+from hyperllamad.telemetry import fields
+
+log = logging.getLogger(__name__)
+
+
+def broken_off(failure: Exception, told: Record) -> tuple[str, int]:
+    """(text, status) for a client whose stream has begun; the request's line in the log says it, too.
+
+    What is no error of the tree is a fault of ours: the log has its trace, the client a sentence.
+    """
+    if isinstance(failure, HyperLlamaError):
+        text, status = replies.text_of(failure), failure.status
+    else:
+        log.error("a stream failed", exc_info=failure, extra=fields(model=told.model))
+        text, status = replies.OUR_FAULT, 500
+    told.error = text
+    return text, status
 
 
 class StreamBody:
