@@ -74,11 +74,11 @@ class Client:
 
     def stream(self, command: Command) -> Iterator[Reply]:
         """Every line as it comes, the last one being the command's reply; raises CallError instead of a Failed line."""
-        name = NAMES[type(command)]
+        name, body = NAMES[type(command)], _encoded(command)
         connection = _Connection(self._paths, timeout=None if command.streams else PATIENCE)
         with contextlib.closing(connection):
             try:
-                connection.request("POST", f"/v1/{name}", msgspec.json.encode(command))
+                connection.request("POST", f"/v1/{name}", body)
                 response = connection.getresponse()
                 self._compare_versions(response)
                 last: Reply | None = None
@@ -118,6 +118,15 @@ class Client:
                 self._warn(
                     f"hyperllamad is {version}, hyperllamactl {__version__}; restart hyperllamad after an upgrade"
                 )
+
+
+def _encoded(command: Command) -> bytes:
+    """The body of the request; a command line may hold bytes that are no text, and then nor is the command."""
+    try:
+        return msgspec.json.encode(command)
+    except UnicodeEncodeError as failure:
+        shown = failure.object[:80].encode(errors="backslashreplace").decode()
+        raise _error("bad_request", f"{shown} is not valid UTF-8", "write it in UTF-8") from failure
 
 
 class _Connection(http.client.HTTPConnection):

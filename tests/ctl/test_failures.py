@@ -232,3 +232,9 @@ def test_ctrl_c_is_quiet_and_hangs_up(daemon: FakeDaemon) -> None:
         out, err = process.communicate()
     assert (process.returncode, out, err) == (Exit.INTERRUPTED, "", "")
     assert daemon.hung_up.wait(10)
+
+
+def test_bytes_that_are_no_text_are_a_mistake_of_the_command_line(daemon: FakeDaemon, ctl: Ctl) -> None:
+    outcome = ctl("show", os.fsdecode(b"m\xff"))
+    assert outcome == Outcome(Exit.USAGE, "", "hyperllamactl: m\\udcff is not valid UTF-8\nwrite it in UTF-8\n")
+    assert daemon.asked == []
