@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.front.conftest import Store, wait_until
-from tests.front.store.asks import digest
+from tests.front.conftest import OpenHouse, Store, wait_until
+from tests.front.store.asks import NOTHING, digest
 from tests.front.store.conftest import Opened
 
 
@@ -30,6 +30,16 @@ async def test_blobs(open_house: Opened) -> None:
             assert (await h.client.ask("HEAD", known)).status == 200
         refused = await h.client.get(path)
         assert (refused.status, refused.header("allow")) == (405, "HEAD, POST")
+
+
+async def test_an_upload_may_be_larger_than_any_other_body(
+    house: OpenHouse, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperllamad.front.app.LARGEST_BODY", 1000)
+    data = os.urandom(100_000)
+    async with house(NOTHING, store=store) as h:
+        assert (await h.client.post(f"/api/blobs/{digest(data)}", raw=data)).status == 201
+        assert (await h.client.post("/api/show", raw=b" " * 1001)).status == 413
 
 
 async def test_an_upload_is_taken_no_faster_than_it_is_stored(
