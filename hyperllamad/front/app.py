@@ -69,7 +69,7 @@ def quart_app(services: Services) -> Quart:
         if request.url_rule is not None:
             record().route = request.url_rule.rule
 
-    app.before_request(Doorkeeper(services.keys).look)
+    app.before_request(Doorkeeper(services).look)
 
     @app.after_request
     async def say_who(response: Response) -> Response:

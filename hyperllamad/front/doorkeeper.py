@@ -1,22 +1,22 @@
 """Who a request comes from, and whether it may come in: API keys at the door, limits where an engine is asked for.
 
 With keys required every route wants one, but for those a probe or a client asks before it knows of keys; they say
-nothing of models or of other clients.  Owns what each key has under way; the counting is core/quota.py's.
+nothing of models or of other clients.  What each key has under way outlives a reload, and so belongs to the services;
+the counting is core/quota.py's.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from quart import request
 
 from hyperllamad.core.errors import TooManyRequestsError, UnauthorizedError
-from hyperllamad.core.quota import Quota
 from hyperllamad.front import request_scope
+from hyperllamad.front.ports import Services
 from hyperllamad.front.request_scope import Record
-from hyperllamad.keys import ApiKey, KeyRing
+from hyperllamad.keys import ApiKey
 
 OPEN = frozenset({"/", "/health", "/api/version", "/openapi.json"})  # asked without a key
 
@@ -24,11 +24,10 @@ OPEN = frozenset({"/", "/health", "/api/version", "/openapi.json"})  # asked wit
 class Doorkeeper:
     """Looks at every request before its route does."""
 
-    def __init__(self, keys: KeyRing | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds that never go back."""
+    def __init__(self, services: Services) -> None:
+        keys = services.keys
         self._keys = keys if keys is not None and keys.required else None
-        self._clock = clock
-        self._quotas: defaultdict[str, Quota] = defaultdict(Quota)  # by name of the key
+        self._quotas = services.quotas
 
     async def look(self) -> None:
         """For Quart.before_request.  Raises UnauthorizedError."""
@@ -47,11 +46,11 @@ class Doorkeeper:
         """The request will use an engine; what comes back is for its end.  Raises TooManyRequestsError."""
         quota = self._quotas[key.name]
         try:
-            number = quota.enter(key.limits, self._clock())
+            number = quota.enter(key.limits, time.monotonic())
         except TooManyRequestsError as refusal:
             told.headers["Retry-After"] = str(refusal.retry_after)
             raise
-        return lambda: quota.leave(number, told.prompt_tokens + told.completion_tokens, self._clock())
+        return lambda: quota.leave(number, told.prompt_tokens + told.completion_tokens, time.monotonic())
 
 
 def _shown() -> Sequence[str]:

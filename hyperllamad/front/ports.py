@@ -6,8 +6,9 @@ store (Catalog, and Library, which is small enough to be itself in tests).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiohttp
@@ -15,6 +16,7 @@ import aiohttp
 from hyperllamad.config.tables import Config
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model, Settings
+from hyperllamad.core.quota import Quota
 from hyperllamad.engines.base import Engine
 from hyperllamad.keys import KeyRing
 from hyperllamad.store.library import Library
@@ -150,3 +152,4 @@ class Services:
     metrics: Metrics
     version: str  # ours, not Ollama's
     keys: KeyRing | None = None  # None: nobody is asked for one
+    quotas: defaultdict[str, Quota] = field(default_factory=lambda: defaultdict(Quota))  # by name of the key

@@ -19,6 +19,7 @@ import pytest
 from hyperllamad import listen, sockets
 from hyperllamad.config.load import load_config
 from hyperllamad.core.models import Capability, Model
+from hyperllamad.doors import Current
 from hyperllamad.front.app import create_app
 from hyperllamad.front.asgi import App, Receive, Scope, Send
 from hyperllamad.front.ports import Catalog, Services
@@ -50,6 +51,8 @@ class House:
     supervisor: fakes.FakeSupervisor
     metrics: Metrics
     socket: Path
+    services: Services
+    current: Current  # what answers: another app takes its place at a reload
     port: int = 0  # on loopback, where one was asked for
 
     async def wait_idle(self) -> None:
@@ -101,12 +104,13 @@ async def open_house(
             loaded.paths.models.mkdir(parents=True, exist_ok=True)
             store = Store(fakes.FakeCatalog(*models), Library(loaded, ShortNames(())))
         await held.enter_async_context(_running(store.library))
-        app = create_app(Services(store.catalog, supervisor, store.library, loaded, metrics, "1.2.3", keys))
+        services = Services(store.catalog, supervisor, store.library, loaded, metrics, "1.2.3", keys)
+        current = Current(create_app(services))
         sock = sockets.open_unix(where / "front")
         ports = sockets.open_tcp("127.0.0.1", 0) if tcp else []
-        await held.enter_async_context(_served(app if wire else _without_wire(app), sock, *ports))
+        await held.enter_async_context(_served(current if wire else _without_wire(current), sock, *ports))
         port = ports[0].getsockname()[1] if ports else 0
-        yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front", port)
+        yield House(Client(where / "front"), scripted, supervisor, metrics, where / "front", services, current, port)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from hyperllamad.config.load import load_config
 from hyperllamad.front import relay
+from hyperllamad.front.app import create_app
 from hyperllamad.keys import KeyRing
 from tests.front.conftest import House, OpenHouse, wait_until
 from tests.front.http_client import Reply
@@ -47,6 +49,14 @@ def bearer(key: str) -> dict[str, str]:
 
 def talk(_: Asked) -> Answer:
     return Stream(short_chat(*WORDS))
+
+
+async def test_a_reload_forgives_nobody(house: OpenHouse, keys: KeyRing) -> None:
+    async with house(talk, keys=keys) as h:
+        assert (await h.client.post("/api/chat", CHAT, headers=bearer("hl-thrifty"))).status == 200
+        await h.wait_idle()
+        h.current.app = create_app(replace(h.services, config=h.services.config))
+        assert (await h.client.post("/api/chat", CHAT, headers=bearer("hl-thrifty"))).status == 429
 
 
 async def test_every_route_asks_for_a_key_but_four(house: OpenHouse, keys: KeyRing) -> None:

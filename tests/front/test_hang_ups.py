@@ -18,6 +18,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from hyperllamad.config.load import load_config
+from hyperllamad.doors import Current
 from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
 from hyperllamad.store.library import Library
@@ -114,12 +115,13 @@ async def test_rude_clients_under_hypercorns_own_server(tmp_path: Path) -> None:
         supervisor = fakes.FakeSupervisor(fakes.FakeUpstream(tmp_path / "engine", model, fakes.FakeEngine()))
         held.push_async_callback(supervisor.upstream.session.close)
         library = Library(config, ShortNames(()))
-        app = create_app(Services(fakes.FakeCatalog(model), supervisor, library, config, Metrics(), "1"))
+        services = Services(fakes.FakeCatalog(model), supervisor, library, config, Metrics(), "1")
+        app = Current(create_app(services))
         serving = asyncio.create_task(serve(app, server, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
         held.push_async_callback(asyncio.wait, {serving})
         held.callback(stop.set)
         await wait_until((tmp_path / "front").exists)
-        h = House(Client(tmp_path / "front"), engine, supervisor, Metrics(), tmp_path / "front")
+        h = House(Client(tmp_path / "front"), engine, supervisor, services.metrics, tmp_path / "front", services, app)
         for _ in range(8):
             async with anyio.create_task_group() as clients:
                 for _ in range(25):
