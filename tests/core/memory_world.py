@@ -24,6 +24,7 @@ from tests.core.stage import A, B, C, D
 from tests.core.world import Child, World
 
 PAUSE = 0.2  # seconds between measurements
+WEIGHTS = {"z": 3.0}  # of clients; 1 = of all others
 TEXTS = {str(key): key for key in (A, B, C, D)}
 
 
@@ -69,17 +70,24 @@ class MemoryWorld(World):
     def want(self, lease: int, ask: Ask) -> list[Action]:
         self.clients[lease] = ask.client
         terms = self.terms(ask.key)
-        return self.fleet.want(lease, ask.key, self.now, keep_alive=ask.keep_alive, client=ask.client, terms=terms)
+        weight = WEIGHTS.get(ask.client, 1.0)
+        return self.fleet.want(
+            lease, ask.key, self.now, keep_alive=ask.keep_alive, client=ask.client, weight=weight, terms=terms
+        )
 
     def check_turn(self, lease: int, key: Key) -> None:
-        """The slot went to a client who has no more running than any other who could have had it."""
+        """The slot went to a client who has no more running, for his weight, than any other who could have had it."""
         mine, parallel = self.clients[lease], self.terms(key).parallel
         running = Counter(self.clients[n] for n, used in self.open.items() if used == key)
         assert not parallel or running.total() < parallel, "more run at once than it can answer"
+
+        def share(client: str) -> float:
+            return running[client] / WEIGHTS.get(client, 1.0)
+
         for n, (other, _) in self.pending.items():
             if other == key and self.clients[n] != mine:
                 self.seen["turns between clients"] += 1
-                assert running[mine] <= running[self.clients[n]], "one client got more than another who waits"
+                assert share(mine) <= share(self.clients[n]), "one client got more than another who waits"
             elif other == key:
                 assert n > lease, "somebody older of the same client waits for it too"
 

@@ -62,6 +62,27 @@ def test_slots_are_shared_by_who_has_fewest_running() -> None:
     assert sorted(line.serve(4)) == ["a", "a", "b", "b"]
 
 
+def test_who_has_more_running_waits_however_few_turns_he_had() -> None:
+    """The turns of a round are even here; what one still has running from before is what counts."""
+    line = Line()
+    line.join("a", 10)
+    assert line.serve(4) == "aaaa"
+    line.join("b", 10)
+    line.end(1, 2)
+    assert line.serve(4) == "bb"
+    line.end(3)
+    assert line.serve(4) == "a", "each has one more than this"
+
+
+def test_weights_share_slots_in_their_ratio() -> None:
+    line = Line()
+    line.join("a", 10, weight=3.0)
+    line.join("b", 10)
+    assert sorted(line.serve(4)) == ["a", "a", "a", "b"]
+    line.end(*[lease for lease, wish in line.queue._open.items() if wish.client == "b"])
+    assert line.serve(4) == "b"
+
+
 def test_weights_share_turns_in_their_ratio() -> None:
     line = Line()
     line.join("a", 60, weight=2.0)
