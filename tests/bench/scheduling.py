@@ -1,120 +1,140 @@
-"""`python -m tests.bench.scheduling`: what others cost a client, on real llama.cpp engines.
+"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; five minutes.
 
-Two ratios, each within one run: the time to first token of a hot model while others load and evict each other beside
-it, and that of a light client while a heavy one fills the queue of the same model.  The models are tiny, so that the
-times are those of scheduling and not of computing; the processors are shared all the same.
+Three questions, each answered in rounds (rounds.py).  How much later does the first token of a hot model come while
+other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
+queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
+that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 
+from hyperllamactl.client import Client
+from hyperllamactl.protocol.instances import InstanceRow, Instances, Ps
+from tests.bench.crowd import crowd
+from tests.bench.rounds import rounds, show
 from tests.daemon import Daemon, daemon
-from tests.store.tiny_llama import TinyLlama
+from tests.faults.house import fakes
+from tests.real.conftest import demo_model
 
-ROUNDS = 200  # requests of which times are reported
+ROUNDS = 8
 HEAVY = 500  # requests that the heavy client has open all the time
-LONG = {"num_predict": 100, "temperature": 0}
-SHORT = {"num_predict": 1, "temperature": 0}
+LONG = 100  # tokens of its answers
+EVEN = ("--token-delay", "0.01", "--words", "100")  # of an engine that answers any number of requests at the same pace
+PAUSE = 0.01  # seconds between two requests of the one that is measured
+
+
+def rows(running: Daemon) -> list[InstanceRow]:
+    """As `hyperllamactl ps` shows them, without a process for the asking."""
+    client = Client([str(running.root / "run/admin.sock")], warn=print)
+    return list(client.call(Ps(), Instances).instances)
+
+
+async def until(running: Daemon, what: Callable[[list[InstanceRow]], bool]) -> None:
+    while not what(await asyncio.to_thread(rows, running)):
+        await asyncio.sleep(0.1)
+
+
+def waiting(found: list[InstanceRow]) -> int:
+    return sum(row.waiting for row in found)
+
+
+def rest(found: list[InstanceRow]) -> bool:
+    return all(row.state == "ready" and not row.running and not row.waiting for row in found)
 
 
 @contextlib.asynccontextmanager
-async def client(running: Daemon, address: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """One whose requests come from that address: by it clients without a key are told apart."""
-    connector = aiohttp.TCPConnector(local_addr=(address, 0), limit=0)
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(running.url, connector=connector, timeout=timeout) as session:
-        yield session
+async def first_tokens(running: Daemon, model: str) -> AsyncIterator[Callable[[float], Awaitable[list[float]]]]:
+    """What measures, for so many seconds, the times to first token of requests one after the other."""
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.1", 0))
+    body = {"model": model, "prompt": "1 2", "options": {"num_predict": 1, "temperature": 0}}
+
+    async with aiohttp.ClientSession(running.url, connector=connector) as session:
+
+        async def measure(seconds: float) -> list[float]:
+            found, end = [], time.perf_counter() + seconds
+            while (began := time.perf_counter()) < end:
+                async with session.post("/api/generate", json=body) as reply:
+                    assert reply.status == 200, await reply.text()
+                    await reply.content.readline()
+                    found.append(time.perf_counter() - began)
+                    await reply.read()
+                await asyncio.sleep(PAUSE)
+            return found
+
+        await measure(1.0)  # the first ones load it, and warm everything up
+        yield measure
 
 
-async def generate(session: aiohttp.ClientSession, model: str, options: dict[str, int]) -> float:
-    """Seconds to the first line of a streamed answer, which is read to its end."""
-    began = time.perf_counter()
-    async with session.post("/api/generate", json={"model": model, "prompt": "1 2", "options": options}) as reply:
-        assert reply.status == 200, await reply.text()
-        await reply.content.readline()
-        first = time.perf_counter() - began
-        await reply.read()
-    return first
+async def hot_model(running: Daemon, count: int) -> None:
+    """Two models that have room for one take turns beside it."""
+    loads = 0
+    async with (
+        first_tokens(running, "hot") as measure,
+        crowd(running.url, "127.0.0.2", 1, 1, "other-1", "other-2") as beside,
+    ):
+
+        @contextlib.asynccontextmanager
+        async def others() -> AsyncIterator[None]:
+            nonlocal loads
+            await beside.go()
+            await until(running, lambda found: len(found) > 1)
+            yield
+            loads += await beside.halt()
+            await until(running, rest)
+
+        show("hot model", await rounds(count, measure, others, alone=4.0, beside=6.0))
+    print(f"{'':<13} {loads} loads beside it")
 
 
-async def times(session: aiohttp.ClientSession, model: str) -> list[float]:
-    """Of requests one after the other, with a pause in which the model has nothing to do."""
-    found = []
-    for _ in range(ROUNDS):
-        found.append(await generate(session, model, SHORT))
-        await asyncio.sleep(0.02)
-    return sorted(found)
-
-
-async def others(session: aiohttp.ClientSession) -> None:
-    """Two models that have room for one take turns for ever."""
-    while True:
-        for name in ("other-1", "other-2"):
-            await generate(session, name, SHORT)
-
-
-async def hot_model(running: Daemon) -> tuple[list[float], list[float]]:
-    async with client(running, "127.0.0.1") as hot, client(running, "127.0.0.2") as beside:
-        await generate(hot, "hot", SHORT)
-        alone = await times(hot, "hot")
-        loading = asyncio.create_task(others(beside))
-        disturbed = await times(hot, "hot")
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
-    return alone, disturbed
-
-
-async def keep_asking(session: aiohttp.ClientSession) -> None:
-    while True:
-        await generate(session, "shared", LONG)
-
-
-async def light_client(running: Daemon) -> tuple[list[float], list[float]]:
+async def light_client(running: Daemon, count: int, label: str) -> None:
     """Measured once the crowd has come: its arrival is a burst of parsing, not a queue."""
-    async with client(running, "127.0.0.3") as light, client(running, "127.0.0.4") as heavy:
-        await generate(light, "shared", SHORT)
-        alone = await times(light, "shared")
-        crowd = [asyncio.create_task(keep_asking(heavy)) for _ in range(HEAVY)]
-        while (await asyncio.to_thread(running.row, "shared"))["waiting"] < HEAVY * 9 // 10:
-            await asyncio.sleep(0.2)
-        crowded = await times(light, "shared")
-        for one in crowd:
-            one.cancel()
-        await asyncio.gather(*crowd, return_exceptions=True)
-    return alone, crowded
+    answers = 0
+    async with (
+        first_tokens(running, "shared") as measure,
+        crowd(running.url, "127.0.0.4", HEAVY, LONG, "shared") as heavy,
+    ):
+
+        @contextlib.asynccontextmanager
+        async def others() -> AsyncIterator[None]:
+            nonlocal answers
+            await heavy.go()
+            await until(running, lambda found: waiting(found) > HEAVY * 9 // 10)
+            yield
+            answers += await heavy.halt()
+            await until(running, rest)
+
+        show(label, await rounds(count, measure, others, alone=3.0, beside=5.0))
+    print(f"{'':<13} {answers} answers of {LONG} tokens to the heavy one")
 
 
-def show(what: str, alone: list[float], beside: list[float]) -> None:
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        before, after = alone[int(len(alone) * share)], beside[int(len(beside) * share)]
-        print(f"{what:<14} {name}  {before * 1e3:7.1f} ms  {after * 1e3:7.1f} ms  {after / before:5.2f}")
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="sched-") as directory:
-        path = Path(directory, "tiny.gguf")
-        path.write_bytes(TinyLlama().gguf(llama__context_length=1 << 20))
-        plain = {"path": str(path), "engine": "llama_cpp", "parallel": 4, "args": ["--threads", "1"]}
-        names = ("hot", "shared", "other-1", "other-2")
-        models = {name: {**plain, "context": 2048 + 1024 * n} for n, name in enumerate(names)}
-        with daemon(models, main='[fleet]\nmax_loaded_models = 2\nkeep_alive = "-1"\npinned = ["hot"]\n') as running:
-            found = asyncio.run(hot_model(running))
-            print(f"{running.ctl('events', '-n', '1000').stdout.count(' evicted ')} evictions meanwhile")
-        with daemon(models, main="[fleet]\nmax_queue = 600\n") as running:
-            shared = asyncio.run(light_client(running))
-    print("time to first token      alone     beside  ratio")
-    show("hot model", *found)
-    show("light client", *shared)
+def main(count: int) -> None:
+    plain = {**demo_model("llama_cpp"), "parallel": 4, "args": ["--threads", "1"]}
+    names = ("hot", "shared", "other-1", "other-2")
+    models = {name: {**plain, "context": 2048 + 1024 * n} for n, name in enumerate(names)}
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
+    print("time to first token  alone  beside ms  beside/alone          alone/alone")
+    with daemon(models, main='[fleet]\nmax_loaded_models = 2\nkeep_alive = "-1"\npinned = ["hot"]\n') as running:
+        asyncio.run(hot_model(running, count))
+    crowded: dict[str, str] = {"main": "[fleet]\nmax_queue = 600\n", "server": "connections_per_address = 1000\n"}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        fakes(Path(scratch), {"shared": EVEN}, parallel=4, **crowded) as running,
+    ):
+        asyncio.run(light_client(running, count, "light, even"))
+    with daemon({"shared": models["shared"]}, **crowded) as running:
+        asyncio.run(light_client(running, count, "light, llama"))
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)

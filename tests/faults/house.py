@@ -33,6 +33,7 @@ def fakes(
     *,
     main: str = "",
     server: str = "",
+    parallel: int = 256,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Daemon]:
     """A started daemon; `models` are names and vices, each with a file of its own."""
@@ -41,7 +42,8 @@ def fakes(
         path = root / f"{name}.gguf"
         metadata = {"general.architecture": "llama", "general.name": name, "llama.context_length": 1 << 20}
         path.write_bytes(gguf_bytes(metadata | {"tokenizer.chat_template": TEMPLATE}, []))
-        keys[name] = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 4096, "parallel": 256}
+        table = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 4096}
+        keys[name] = {**table, "parallel": parallel}
     both = {"PYTHONPATH": str(Path.cwd()), **environ}
     with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=both) as running:
         yield running
