@@ -1,7 +1,7 @@
 """The front door, put together: Quart with its routes, and around it the layers that look at every request first.
 
-From the outside in: RequestScope (owns what a request holds, tells of it), Cors, HostCheck, Quart.  A new dialect is a
-file with a class like OllamaRoutes and a line in `create_app`.
+From the outside in: RequestScope (owns what a request holds, tells of it), Cors, HostCheck, Intake, Quart.  A new
+dialect is a file with a class like OllamaRoutes and a line in `quart_app`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
 from hyperllamad.front.doorkeeper import Doorkeeper
 from hyperllamad.front.hosts import HostCheck, is_loopback
+from hyperllamad.front.intake import Intake
 from hyperllamad.front.meta import MetaRoutes
 from hyperllamad.front.ollama import OllamaRoutes
 from hyperllamad.front.ollama_account import OllamaAccountRoutes
@@ -44,7 +45,7 @@ def create_app(services: Services) -> App:
     config = services.config
     app = quart_app(services)
     routes = Routes(app)
-    inner = cast("App", app)
+    inner: App = Intake(cast("App", app))
     if is_loopback(config.server.address[0]):
         inner = HostCheck(inner, routes.allow_header)
     return RequestScope(Cors(inner, Origins(config.server.origins), routes.allow_header), services.metrics)

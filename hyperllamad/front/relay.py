@@ -6,6 +6,7 @@ the chunks.  A stream that ends is either finished (a finish reason and `[DONE]`
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,6 +36,7 @@ IGNORED = "X-Hyperllama-Ignored"  # fields that the engine can do nothing with
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)  # an answer may take as long as it likes
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_LARGE = 256 * 1024  # bytes
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -162,11 +164,16 @@ async def _begin(
     return response, work
 
 
+def in_pieces(payload: bytes) -> bytes | io.BytesIO:
+    """A body in the form in which aiohttp writes a large one piece by piece, and no faster than the engine reads."""
+    return payload if len(payload) < _LARGE else io.BytesIO(payload)
+
+
 async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
     if upstream.session.closed:  # between the grant and now
         raise await _failure(upstream, "the connection to it was closed")
     try:
-        return await upstream.session.post(ENGINE + path, data=payload, headers=_HEADERS, timeout=_TIMEOUT)
+        return await upstream.session.post(ENGINE + path, data=in_pieces(payload), headers=_HEADERS, timeout=_TIMEOUT)
     except _LOST as lost:
         raise await _failure(upstream, f"the connection to it was lost: {lost}") from lost
 

@@ -15,7 +15,7 @@ import msgspec
 
 from hyperllamad.core.models import Kind
 from hyperllamad.front.ports import Upstream
-from hyperllamad.front.relay import ENGINE
+from hyperllamad.front.relay import ENGINE, in_pieces
 
 PATIENCE = 2.0  # seconds; these are conveniences, and an answer must not wait for one that hangs
 NEEDED = 15.0  # for what an answer cannot go on without
@@ -91,8 +91,9 @@ async def _ask(upstream: Upstream, path: str | None, body: dict[str, Any], patie
     if path is None or upstream.session.closed:
         return None
     with anyio.move_on_after(patience):
+        payload = in_pieces(msgspec.json.encode(body))
         try:
-            async with upstream.session.post(ENGINE + path, data=msgspec.json.encode(body), headers=_HEADERS) as reply:
+            async with upstream.session.post(ENGINE + path, data=payload, headers=_HEADERS) as reply:
                 return _decode(await reply.read()) if reply.status == 200 else None
         except (aiohttp.ClientError, OSError, msgspec.DecodeError):
             return None

@@ -6,7 +6,7 @@ Quart collects a body as fast as the client sends it; here the connection waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 from hypercorn.typing import ASGIReceiveCallable, HTTPScope
@@ -20,13 +20,18 @@ PREFIX = "/api/blobs/"  # the routes that are served so, by POST
 _UPLOAD = "hyperllama.upload"
 
 
+def is_upload(scope: Mapping[str, Any]) -> bool:
+    """Whether a request's body is one of these."""
+    return bool(scope["method"] == "POST" and scope["path"].startswith(PREFIX))
+
+
 class Connection(ASGIHTTPConnection):
     """Quart's own, except for uploads: put in place with `Quart.asgi_http_class`."""
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
         self._pieces: asyncio.Queue[bytes] | None = None
-        if scope["method"] == "POST" and scope["path"].startswith(PREFIX):
+        if is_upload(scope):
             self._pieces = asyncio.Queue(1)
             cast("dict[str, Any]", scope)[_UPLOAD] = self._pieces
 
