@@ -15,8 +15,8 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model
 from hyperllamad.supervision.supervisor import Supervisor
 from tests.supervision import fake
+from tests.supervision.asking import chat
 from tests.supervision.processes import wait_for
-from tests.supervision.test_supervisor import chat
 
 PATIENCE = 20.0  # seconds within which everything here must be over
 
