@@ -27,7 +27,7 @@ from tests.daemon import Daemon, daemon
 from tests.faults.house import fakes
 from tests.real.conftest import demo_model
 
-ROUNDS = 8
+ROUNDS = 7
 HEAVY = 500  # requests that the heavy client has open all the time
 LONG = 100  # tokens of its answers
 EVEN = ("--token-delay", "0.01", "--words", "100")  # of an engine that answers any number of requests at the same pace

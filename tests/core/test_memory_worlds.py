@@ -163,6 +163,92 @@ def test_close_ends_everything_that_sleeps_too() -> None:
     assert seen["close: asleep > stopping"]
 
 
+# Everybody can sleep, and there is host memory for one or two of four.
+FULL_OF_SLEEP = st.builds(
+    Script,
+    max_models=st.integers(2, 4),
+    keep_alive=st.just(math.inf),
+    asks=st.lists(
+        st.builds(
+            one_client, st.integers(0, 300).map(float), st.sampled_from([A, B, C, D]), st.sampled_from([1.0, 5.0])
+        ),
+        min_size=12,
+        max_size=30,
+    ).map(tuple),
+    births=st.lists(
+        st.builds(Birth, ready=st.just(1.0), obeys=st.sampled_from([0.5, 3.0, 12.0]), sleeps=st.just(0.5)),
+        min_size=1,
+        max_size=4,
+    ).map(tuple),
+    meddling=st.lists(st.builds(Meddling, at=TIMES, what=st.sampled_from(["unload", "cut"]), key=KEYS), max_size=3).map(
+        tuple
+    ),
+    devices=st.sampled_from([(100,), (140,), (100, 100)]),
+    terms=st.tuples(
+        *[
+            st.builds(
+                Terms,
+                need=st.builds(Need, weights=st.sampled_from([30, 60, 80]), asleep=st.just(2)),
+                gpu=st.just(True),
+                sleep_levels=st.just((1,)),
+                load_seconds=st.sampled_from([5.0, 30.0]),
+            )
+        ]
+        * 4
+    ),
+    sleep_memory=st.sampled_from([60, 80, 100, 140]),
+)
+
+
+def test_host_memory_is_never_promised_twice_while_sleepers_make_room_for_each_other() -> None:
+    seen = play(MemoryWorld, FULL_OF_SLEEP, (), 100)
+    assert seen["sleepers stopped for others"] > 10
+    assert seen["wakes"] > 100
+    assert not seen["LoadTimeoutError"]
+
+
+# Nothing goes wrong, each model fits by itself, and what is asked for can be done in a request's time.
+GOOD_WORLD = st.builds(
+    Script,
+    max_models=st.integers(1, 4),
+    max_queue=st.just(40),
+    keep_alive=st.sampled_from([0.0, 10.0, math.inf]),
+    asks=st.lists(st.builds(one_client, TIMES, KEYS, st.sampled_from([0.0, 1.0])), min_size=12, max_size=40).map(tuple),
+    births=st.just((Birth(ready=1.0, obeys=1.0, sleeps=0.5, wakes=0.5),)),
+    devices=st.sampled_from([(100,), (60, 120), (100, 100)]),
+    terms=st.tuples(
+        *[
+            st.builds(
+                Terms,
+                need=st.builds(Need, weights=st.sampled_from([10, 50, 90]), asleep=st.sampled_from([0, 2])),
+                gpu=st.just(True),
+                parallel=st.sampled_from([0, 1, 4]),
+                sleep_levels=st.sampled_from([(), (1,)]),
+                load_seconds=st.just(1.0),
+            )
+        ]
+        * 4
+    ),
+    sleep_memory=st.sampled_from([0, 60, 200]),
+)
+
+
+def test_where_nothing_goes_wrong_nobody_starves() -> None:
+    """Whatever others ask for: each request is granted, and none is refused or comes to its deadline."""
+    asked = 0
+
+    class Good(MemoryWorld):
+        def check_end(self) -> None:
+            nonlocal asked
+            super().check_end()
+            asked += len(self.script.asks)
+            assert self.seen["grants"] == len(self.script.asks)
+
+    seen = play(Good, GOOD_WORLD, (), 100)
+    assert seen["grants"] == asked > 500
+    assert all(seen[what] for what in ("recorded: evicted", "recorded: slept", "wakes"))
+
+
 @pytest.mark.parametrize("lag", [0.0, 1.0, 3.0])
 def test_two_that_take_turns_sleep_and_wake_and_are_never_started_twice(lag: float) -> None:
     """Also where a driver takes a moment to have the memory back: that is waited for, and nobody is ended for it."""

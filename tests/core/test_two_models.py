@@ -31,6 +31,8 @@ class Table:
     """The fleet, its children, and the truth about the GPU."""
 
     levels: tuple[int, ...]
+    host: int  # bytes of host memory for weights of those who sleep
+    hosted: dict[Key, int] = field(default_factory=dict)
     fleet: Fleet = field(init=False)
     children: dict[Key, str] = field(default_factory=dict)  # loading, ready, falling asleep, asleep, waking, ending
     taken: dict[Key, int] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Table:
             stop_timeout=1e9,
             drain_timeout=1e9,
             restart_budget=1000,
-            rules=Rules(measured=True, sleep_memory=WEIGHTS),
+            rules=Rules(measured=True, sleep_memory=self.host),
         )
 
     @property
@@ -116,6 +118,7 @@ class Table:
     def end(self, key: Key) -> None:
         del self.children[key]
         del self.taken[key]
+        self.hosted.pop(key, None)
         self.do(self.fleet.report(key, Fact.EXITED, self.now))
 
     def do(self, actions: list[object]) -> None:
@@ -131,7 +134,7 @@ class Table:
                     self.children[key], self.taken[key] = "loading", WEIGHTS
                 case Do(key, Effect.SLEEP):
                     assert self.children[key] == "ready"
-                    self.children[key] = "falling asleep"
+                    self.children[key], self.hosted[key] = "falling asleep", WEIGHTS
                 case Do(key, Effect.WAKE):
                     assert self.children[key] == "asleep"
                     self.children[key], self.taken[key] = "waking", WEIGHTS
@@ -144,10 +147,15 @@ class Table:
                     self.children[key] = "ending"
                 case Changed():
                     pass
+        self.fleet.records()  # else each state would drag its whole history along
         self.check()
 
     def check(self) -> None:
         assert sum(self.taken.values()) <= TOTAL, "the GPU is promised twice"
+        assert sum(self.hosted.values()) <= self.host, "host memory is promised twice"
+        reserved = [slot.reservation for slot in self.fleet._slots.values() if slot.reservation is not None]
+        ledger = self.fleet._admission.ledger.live
+        assert set(map(id, reserved)) == set(map(id, ledger)), "the ledger is not the sum of its reservations"
         states = {view.key: view.state for view in self.fleet.views(0.0)}
         assert self.children.keys() == {key for key, state in states.items() if state in HAS_CHILD}
         for key in KEYS:
@@ -191,9 +199,14 @@ def serves(table: Table, key: Key) -> bool:
     return False
 
 
-@pytest.mark.parametrize("levels", [(), (1,)], ids=["stopping", "sleeping"])
-def test_every_order_of_events(levels: tuple[int, ...]) -> None:
-    first = Table(levels)
+@pytest.mark.timeout(300)  # seconds of computing, on a machine that may have other things to do
+@pytest.mark.parametrize(
+    ("levels", "host"),
+    [((), 0), ((1,), 0), ((1,), WEIGHTS), ((1,), 2 * WEIGHTS)],
+    ids=["stopping", "no host memory", "host memory for one", "for both"],
+)
+def test_every_order_of_events(levels: tuple[int, ...], host: int) -> None:
+    first = Table(levels, host)
     seen, todo = {first.node()}, deque([first])
     states: set[State] = set()
     while todo:
@@ -208,7 +221,9 @@ def test_every_order_of_events(levels: tuple[int, ...]) -> None:
                 seen.add(node)
                 todo.append(after)
     reached = {State.WAITING, State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.BACKOFF}
-    if levels:  # only one of them may keep its weights in host memory: the other is stopped
+    if host >= 2 * WEIGHTS:  # nobody is ever stopped for another
+        reached -= {State.DRAINING, State.STOPPING}
+    if levels and host:
         reached |= {State.SETTLING, State.SLEEPING, State.ASLEEP, State.WAKING}
     assert states == reached
     assert len(seen) > 100
