@@ -40,7 +40,7 @@ class Session:
     def print(self, text: str) -> None:
         """One piece of data, at once: a reader of a stream waits for it."""
         if text:
-            self._out.write(f"{text}\n")
+            self._out.write(f"{render.harmless(text)}\n")
             self._out.flush()
 
     def reply(self, reply: Reply, text: str) -> None:

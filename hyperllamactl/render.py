@@ -6,6 +6,7 @@ Sizes and times read as Ollama's command line writes them, because its users' ey
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 from hyperllamactl.protocol.base import Progress
@@ -19,6 +20,15 @@ Paint = Callable[[str, str], str]  # (text, kind) -> the same text, coloured whe
 
 # Ollama counts hours with rounding and everything above in whole days (its format/time.go, seen from outside).
 _LONG = ((48, 1, "hours"), (24 * 14, 24, "days"), (24 * 60, 24 * 7, "weeks"), (24 * 730, 24 * 30, "months"))
+
+
+# What a terminal would obey: control characters, and escapes other than those for colours.
+_COMMANDS = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """Without what a terminal would obey: a licence, a file's name or an error may come from anybody's model."""
+    return _COMMANDS.sub("", text)
 
 
 def plain(text: str, kind: str) -> str:  # noqa: ARG001  a Paint that paints nothing

@@ -54,7 +54,7 @@ class Talk:
             self._write_over(render.transfer(line, lines_of(self._stream) - 1) if moving else [_row(step, line)])
         else:
             if step != self._shown:
-                self._stream.write(f"{_row(step, line)}\n")
+                self._stream.write(f"{render.harmless(_row(step, line))}\n")
             self._tell_files(line)
         self._shown = step
         self._stream.flush()
@@ -78,7 +78,8 @@ class Talk:
         for file in line.files:
             if file.done == file.total and file.name not in self._told:
                 self._told.add(file.name)
-                self._stream.write(f"{file.name}  {render.size(file.total)}  {render.clock(line.elapsed)}\n")
+                told = f"{file.name}  {render.size(file.total)}  {render.clock(line.elapsed)}"
+                self._stream.write(f"{render.harmless(told)}\n")
 
     def say(self, text: str) -> None:
         """A sentence that is no warning; an empty one is nothing."""
@@ -94,12 +95,12 @@ class Talk:
 
     def _line(self, text: str) -> None:
         self.clear()
-        self._stream.write(f"{text}\n")
+        self._stream.write(f"{render.harmless(text)}\n")
         self._stream.flush()
 
     def _fit(self, text: str) -> str:
         """Cut to the terminal's width: a line that wraps cannot be written over."""
-        return text[: columns(self._stream) - 1]
+        return render.harmless(text)[: columns(self._stream) - 1]
 
 
 def lines_of(stream: TextIO) -> int:

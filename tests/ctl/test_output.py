@@ -224,3 +224,14 @@ def test_a_modelfile_from_standard_input(daemon: FakeDaemon, ctl: Ctl, monkeypat
     daemon.says("create", DONE)
     assert ctl("create", "mine", "-f", "-").exit == 0
     assert daemon.asked[0][1]["base"] == "qwen3:8b"
+
+
+def test_nothing_of_a_model_commands_the_terminal(daemon: FakeDaemon, ctl: Ctl) -> None:
+    evil = "a\x1b]0;title\x07b\x1b[2Jc\r\x9bd\te\n\x1b[31mf"
+    daemon.says("show", replies.DETAILS | {"system": evil})
+    assert "a]0;titleb[2Jcd\te\n" in ctl("show", "m").out
+    daemon.says("load", replies.progress("weights", evil), {"type": "done", "message": evil})
+    outcome = ctl("load", "m")
+    for text in (outcome.out, outcome.err):
+        assert not {"\x07", "\r", "\x9b"} & set(text)
+        assert text.count("\x1b") == text.count("\x1b[31m"), "colours do no harm"
