@@ -56,7 +56,7 @@ _LEFT_ALONE = 0.08  # of a GPU's memory, as vLLM has it
 # second, fp8 245, Q4_K_M 232); 64 streams together were 35 times as fast as one.
 _REACHED = {PUBLISHED: 0.7, FP8: 0.55}
 _REACHED_WITH_FOUR_BITS = 0.3
-TOGETHER, _GAIN = 64, 35
+_GAIN = 35
 # Weights read in a second by each core: measured with llama.cpp on a slow one.  Memory is not counted on for more.
 _CORE, _CORES = 4_000_000_000, 8
 
@@ -83,7 +83,6 @@ class Offer:
     refusal: str = ""  # why it cannot run here, a clause; "" when it can
     reason: str = ""  # why it is where it is in the order, a clause
     single: float = 0.0  # tokens a second of one stream; 0 = not known
-    online_fp8: bool = False  # vLLM could make fp8 of it while loading: `quantize = "fp8"`
 
     @property
     def together(self) -> float:
@@ -136,7 +135,6 @@ def _offer(weights: Weights, kind: str, machine: Machine, engines: Engines | Non
         refusal = "vLLM for GPUs is not installed: `hyperllamactl engine install vllm --variant cuda`"
     read = size(weights.active or weights.parameters, kind)
     reached = _REACHED.get(kind, _REACHED_WITH_FOUR_BITS)
-    online = kind == PUBLISHED and gpu.capability >= HAS_FP8 and weights.writes
     return Offer(
         kind=kind,
         engine=VLLM,
@@ -146,7 +144,6 @@ def _offer(weights: Weights, kind: str, machine: Machine, engines: Engines | Non
         refusal=refusal,
         reason=_reason(weights, kind, gpu),
         single=gpu.bandwidth * reached / read if read and weights.writes else 0.0,
-        online_fp8=online,
     )
 
 

@@ -125,7 +125,6 @@ class Engine(Protocol):
     title: str  # as people write it: "vLLM"
     formats: frozenset[Format]
     trims_stops: bool  # a stop string never shows up in streamed text
-    unit_vectors: bool  # embeddings have length 1; where not, the front makes them so
     ignores: Mapping[str, Any]  # fields that are nothing to it -> the value by which nothing is lost
     bounded_scores: bool  # relevance lies between 0 and 1; where not, the front brings it there
     overflow: str  # matches its refusal of a prompt that is too long; a group that matches is the count of its tokens

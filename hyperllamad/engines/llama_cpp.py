@@ -110,7 +110,6 @@ class LlamaCpp:
     title = "llama.cpp"
     formats = frozenset({Format.GGUF})
     trims_stops = True
-    unit_vectors = True
     ignores: Mapping[str, Any] = {}
     bounded_scores = False
     overflow = r"(?:request \((\d+) tokens\) )?exceeds the available context size"

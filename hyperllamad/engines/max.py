@@ -143,7 +143,6 @@ class Max:
     title = "MAX"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = False  # it stops by itself, after the text went out
-    unit_vectors = False  # their length grows with the text's
     ignores = {  # noqa: RUF012  # as the protocol has it: read only
         "min_p": 0.0,
         "typical_p": 1.0,

@@ -39,7 +39,6 @@ class Vllm:
     title = "vLLM"
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
-    unit_vectors = True
     ignores = {"repeat_last_n": 64, "typical_p": 1.0}  # noqa: RUF012  # as the protocol has it: read only
     bounded_scores = True
     overflow = r"maximum context length is \d+ tokens|longer than the maximum model length"

@@ -36,10 +36,6 @@ class Deaths:
     def by_limit(self) -> bool:
         return self.killed > 0 and self.limit > 0
 
-    @property
-    def by_machine(self) -> bool:
-        return self.killed > 0 and self.limit == 0
-
 
 NO_DEATHS = Deaths()
 

@@ -43,7 +43,3 @@ def test_max_gives_numbers_only_and_dies_of_tokens_it_does_not_have() -> None:
 def test_an_embedding_model_writes_nothing(engine: str, kind: Kind, verb: str) -> None:
     with pytest.raises(UnsupportedError, match=f"does not support {verb}"):
         base.load(engine).body(kind, {}, samples.encoder_for(engine), samples.settings(engine))
-
-
-def test_whose_vectors_have_length_one() -> None:
-    assert {name: base.load(name).unit_vectors for name in ALL} == {"llama_cpp": True, "vllm": True, "max": False}
