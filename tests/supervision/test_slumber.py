@@ -140,3 +140,29 @@ async def test_one_that_fails_the_first_question_serves_but_does_not_sleep(
         assert "will not be put to sleep: Fake answers /v1/completions with 500" in caplog.text
         loaded.life.sleep(1)
         assert "cannot sleep at level 1" in await sick(loaded)
+
+
+async def test_with_a_full_budget_who_slept_longest_is_stopped_and_the_next_one_sleeps(runtime: Path) -> None:
+    size = 100 << 20
+    async with fake.supervised(runtime, max_loaded_models=1, sleep_memory="100MiB") as supervisor:
+        for name in "abc":
+            lease = supervisor.lease(fake.model(runtime, name, "--sleeps", size=size))
+            await lease.granted()
+            lease.release()
+        states = {row.name.removesuffix(":latest"): row.state for row in supervisor.rows()}
+        assert states == {"b": State.ASLEEP, "c": State.READY}
+        told = [(event.record.what, event.name[0], event.why) for event in supervisor.events.last(100)]
+        assert [(what, name) for what, name, _ in told if what != "placed"] == [
+            ("slept", "a"),
+            ("waits", "c"),
+            ("evicted", "a"),
+            ("slept", "b"),
+        ]
+        assert told[-4:-2] == [
+            ("waits", "c", "host memory comes back for b:latest to sleep in"),
+            ("evicted", "a", "c:latest needs its host memory"),
+        ]
+        lease = supervisor.lease(fake.model(runtime, "b", "--sleeps", size=size))
+        await lease.granted()
+        lease.release()
+        assert supervisor.events.last(1)[0].record.what == "woken"
