@@ -6,10 +6,8 @@ is counted in `seen`, so that a test can tell whether its scripts reached what t
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -20,6 +18,7 @@ from hyperllamad.core.errors import BusyError, ClosingError, HyperLlamaError, Lo
 from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import CRASH, HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.models import Key
+from tests.core.agenda import Agenda
 from tests.core.script import Ask, Birth, Meddling, Script
 
 LOAD, STOP, DRAIN, HELD = 60.0, 10.0, 40.0, 5.0  # seconds; the last is how long a failure answers for new requests
@@ -51,8 +50,9 @@ class World:
     def __post_init__(self) -> None:
         s = self.script
         self.fleet = self.make_fleet()
-        self._todo: list[tuple[float, int, Callable[[], None]]] = []
-        self._born = self._asked = self._n = 0
+        self._agenda = Agenda()
+        self.at = self._agenda.add
+        self._born = self._asked = self._told = 0
         self.closed = False
         for ask in s.asks:
             self.at(self.now + ask.at, partial(self.ask, ask))
@@ -75,24 +75,19 @@ class World:
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
-        if when < math.inf:
-            heapq.heappush(self._todo, (when, self._n, what))
-            self._n += 1
-
     def play(self, seconds: float = 20_000) -> None:
         """Until nothing more happens."""
         end = self.now + seconds
         while True:
             deadline = self.fleet.next_deadline()
             tick_at = math.inf if deadline is None else deadline + self.script.lag
-            event_at = self._todo[0][0] if self._todo else math.inf
+            event_at = self._agenda.soonest()
             if min(tick_at, event_at) > end:
                 break
             self.now = max(self.now, min(tick_at, event_at))
             self.check_timer()
             if event_at <= tick_at:
-                heapq.heappop(self._todo)[2]()
+                self._agenda.happen()
             else:
                 self.tick()
         self.check_end()
@@ -176,8 +171,8 @@ class World:
         if fact is Fact.READY:
             child.ready = True
         else:
-            error = LoadFailedError(f"{key.digest[0]} {fact.name} {self._n}")
-            self._n += 1
+            error = LoadFailedError(f"{key.digest[0]} {fact.name} {self._told}")
+            self._told += 1
             self.told.setdefault(key, set()).add(error.message)
         if fact in {Fact.EXITED, Fact.BROKEN}:
             del self.children[key]
