@@ -35,6 +35,7 @@ from hyperllamad.front.app import create_app as create_front
 from hyperllamad.front.hosts import is_loopback
 from hyperllamad.front.ports import Services
 from hyperllamad.keys import KeyRing
+from hyperllamad.notifier import Notifier
 from hyperllamad.reload import News, Reloader
 from hyperllamad.store import shortnames
 from hyperllamad.store.catalog import Catalog
@@ -45,7 +46,7 @@ from hyperllamad.supervision.gpu_watch import GpuWatch
 from hyperllamad.supervision.gpus import GpuReader
 from hyperllamad.supervision.meter import Meter
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.telemetry import Metrics, Notifier, fields
+from hyperllamad.telemetry import Metrics, fields
 
 log = logging.getLogger(__name__)
 

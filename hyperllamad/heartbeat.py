@@ -16,9 +16,9 @@ from typing import Protocol
 import anyio
 
 from hyperllamad.core.instance import State
+from hyperllamad.notifier import Notifier
 from hyperllamad.supervision.broadcast import Watch
 from hyperllamad.supervision.rows import Change
-from hyperllamad.telemetry import Notifier
 
 EXTENSION = 15.0  # seconds that a start or an end may still take, each time we say so
 SAID_EVERY = 5.0  # seconds between two such words

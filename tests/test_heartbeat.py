@@ -13,9 +13,9 @@ import pytest
 
 from hyperllamad import heartbeat
 from hyperllamad.core.instance import State
+from hyperllamad.notifier import Notifier
 from hyperllamad.supervision.alarm import Alarm
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.telemetry import Notifier
 from tests.supervision import fake
 from tests.supervision.processes import wait_for
 
