@@ -30,6 +30,7 @@ from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.gpu_health import GpuNews
 from hyperllamad.doors import AddressTakenError, Current, Doors, answering
+from hyperllamad.engines import compiled
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
 from hyperllamad.front.hosts import is_loopback
@@ -72,6 +73,7 @@ async def main(config: Config, read: Callable[[], Config], demo: str = "", *, pr
         keys.load()
     with contextlib.ExitStack() as held:
         held.enter_context(_only_one(config.paths.runtime))
+        _fetch_compiled(config.paths)
         opened = held.enter_context(doors.opened(config))
         _warn_who_may_come_in(keys, opened)
         await _serve(config, read, keys, opened, demo=demo)
@@ -251,7 +253,7 @@ async def _sweep_homes(homes: Homes) -> None:
 
 
 def _make_directories(paths: Paths) -> None:
-    for directory in (paths.state, paths.cache, paths.engines, paths.models, paths.runtime):
+    for directory in (paths.state, paths.engines, paths.models, paths.runtime):
         try:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as failure:
@@ -259,6 +261,17 @@ def _make_directories(paths: Paths) -> None:
                 f"cannot make the directory {directory}: {failure.strerror}",
                 hint="set it in [paths], or its permissions",
             ) from failure
+
+
+def _fetch_compiled(paths: Paths) -> None:
+    """Once, after an upgrade: otherwise each engine would compile everything again, beside what is never used."""
+    fetched = compiled.fetch(paths.cache, paths.state)
+    if fetched.moved:
+        homes = fields(homes=",".join(fetched.moved))
+        log.info("what engines have compiled lies in the state directory now", extra=homes)
+    if fetched.left:
+        where = fields(directory=paths.cache / "engines", homes=",".join(fetched.left))
+        log.warning("what engines compiled before is not used any more and can be deleted", extra=where)
 
 
 @contextlib.contextmanager

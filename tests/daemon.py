@@ -159,7 +159,10 @@ def daemon(
     state.mkdir()
     engines.mkdir(parents=True, exist_ok=True)
     (state / "engines").symlink_to(engines)
-    paths = f'[paths]\nstate = "{state}"\nruntime = "{root / "run"}"\ncache = "{INSTALLED.cache}"\n'
+    compiled = INSTALLED.state / "compiled"  # which took minutes
+    compiled.mkdir(parents=True, exist_ok=True)
+    (state / "compiled").symlink_to(compiled)
+    paths = f'[paths]\nstate = "{state}"\nruntime = "{root / "run"}"\ncache = "{root / "cache"}"\n'
     server = f'[server]\nhost = "127.0.0.1:{port}"\nshutdown_grace = "5s"\n{server}\n'
     (etc / "hyperllamad.toml").write_text(f"{server}{paths}{main}")
     (etc / "engines.d").mkdir()

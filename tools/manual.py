@@ -42,7 +42,7 @@ _SIGNALS = (
 _DAEMON_FILES = (
     ("/etc/hyperllama", "The configuration, see hyperllamad.toml(5)."),
     ("/var/lib/hyperllama", "Installed engines and models."),
-    ("/var/cache/hyperllama", "What engines compile; may be deleted while the daemon is stopped."),
+    ("/var/lib/hyperllama/compiled", "What engines compile; may be deleted while the daemon is stopped."),
     ("/run/hyperllama/admin.sock", "Where hyperllamactl(1) connects."),
 )
 _DAEMON_EXITS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +16,7 @@ from hyperllamad.control.errors import NotInstalledError
 from hyperllamad.control.reporting import Reporter, wait_reporting
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.errors import BadRequestError, InUseError
-from hyperllamad.engines import base
+from hyperllamad.engines import base, compiled
 from hyperllamad.engines import install as installer
 from hyperllamad.engines.base import Engine, Home
 
@@ -70,8 +69,8 @@ async def remove(rooms: Rooms, command: EngineRemove, teller: Teller) -> Done:
         raise InUseError(f"{home.id} is the one new instances run in", hint=hint)
     await rooms.supervisor.leave(home)
     await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True))
-    compiled = rooms.config.paths.cache / "engines" / home.id  # for no other home, not even of the same version
-    await anyio.to_thread.run_sync(partial(shutil.rmtree, compiled, ignore_errors=True))
+    # It is for no other home, not even of the same version.
+    await anyio.to_thread.run_sync(compiled.remove, rooms.config.paths.state, home.id)
     return Done(message=f"{home.id} is removed")
 
 

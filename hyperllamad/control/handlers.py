@@ -114,7 +114,7 @@ async def load(rooms: Rooms, command: Load, teller: Teller) -> Instances:
 
 
 async def warm(rooms: Rooms, command: Warm, teller: Teller) -> Done:
-    """A load that nobody keeps.  Engines keep what they compiled below the cache directory of their home."""
+    """A load that nobody keeps.  What its engine compiles is kept, see engines.compiled."""
     model = rooms.catalog.resolve(command.model)
     served = {State.READY, State.ASLEEP, State.DRAINING}
     if any(row.instance in _instances(rooms, model) and row.state in served for row in rooms.supervisor.rows()):

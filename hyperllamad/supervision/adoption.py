@@ -17,6 +17,7 @@ from hyperllamad.config.paths import Paths
 from hyperllamad.core.actions import View
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Key, Model
+from hyperllamad.engines import compiled
 from hyperllamad.engines.base import Host, Place
 from hyperllamad.supervision import cgroups, place, procfs
 from hyperllamad.supervision.cgroups import Delegation
@@ -82,7 +83,7 @@ def find(
             _refuse(leader.stand, "the model would be run otherwise now")
             continue
         taken.add(planned.key)
-        where = place.of(directory, paths.cache / "engines" / planned.home.id, host, group)
+        where = place.of(directory, compiled.of(paths.state, planned.home.id), host, group)
         yield Foundling(planned, where, leader, leader.stand)
 
 

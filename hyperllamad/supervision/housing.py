@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from hyperllamad.config.paths import Paths
 from hyperllamad.core.models import Placement
+from hyperllamad.engines import compiled
 from hyperllamad.engines.base import Host, Launch, Place
 from hyperllamad.supervision import cgroups, place, precheck
 from hyperllamad.supervision.cgroups import Delegation
@@ -56,7 +57,7 @@ class Housing:
         spare = self._spares.take(plan.home, limits, self.launch)
         if spare is not None:
             return spare.where, spare
-        cache = self._paths.cache / "engines" / plan.home.id
+        cache = compiled.of(self._paths.state, plan.home.id)
         made = place.make(self._paths.runtime, cache, self._host, delegation=self._delegation, limits=limits)
         return made, None
 

@@ -17,7 +17,7 @@ import msgspec
 from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import UNLIMITED, Limits
-from hyperllamad.engines import base
+from hyperllamad.engines import base, compiled
 from hyperllamad.engines.base import Home, Host, Launch, Place, Preparation
 from hyperllamad.engines.homes import Homes
 from hyperllamad.supervision import place
@@ -228,7 +228,7 @@ class Spares:
     async def _make(self, home: Home, delegation: Delegation | None) -> Spare | None:
         """A spare that is not yet running; None where the engine knows no such thing."""
         try:
-            cache = self._config.paths.cache / "engines" / home.id
+            cache = compiled.of(self._config.paths.state, home.id)
             where = place.make(self._config.paths.runtime, cache, self._host, delegation=delegation)
         except HyperLlamaError as error:
             log.warning("nothing is prepared: %s", error, extra=fields(engine=home.engine))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.bench.streams import Way
-from tests.daemon import Daemon, daemon, eventually
+from tests.daemon import Daemon, daemon
 
 SLEEPS = "'enable_sleep_mode': True"  # vLLM's word on its arguments
 PINNED = "hyperllama: pinned"  # launchers/vllm_worker.py says so when it is done
@@ -40,19 +40,25 @@ def load(running: Daemon, model: str) -> float:
     return time.perf_counter() - began
 
 
-def settle(running: Daemon, model: str, within: float = 60) -> dict[str, float]:
+def settle(running: Daemon, model: str, within: float = 60) -> dict[str, Any]:
     """Wait for what goes on beside the serving after a load: seconds until host memory is pinned, where the model can
     sleep, and until the next process is prepared, where one is.
     """
-    began = time.perf_counter()
-    waited = {}
+    waited: dict[str, Any] = {}
     if SLEEPS in engine_log(running, model):
-        eventually(lambda: PINNED in engine_log(running, model), within=within, what="its memory is pinned")
-        waited["pinned"] = round(time.perf_counter() - began, 1)
+        waited["pinned"] = _waited(lambda: PINNED in engine_log(running, model), within)
     if json.loads(running.ctl("status", "--json").stdout).get("prepared"):
-        eventually(lambda: prepared(running), within=within, what="a process is prepared")
-        waited["prepared"] = round(time.perf_counter() - began, 1)
+        waited["prepared"] = _waited(lambda: prepared(running), within)
     return waited
+
+
+def _waited(check: Callable[[], bool], within: float) -> float | str:
+    began = time.perf_counter()
+    while not check():
+        if time.perf_counter() - began > within:
+            return f"not within {within:.0f} s"
+        time.sleep(0.2)
+    return round(time.perf_counter() - began, 1)
 
 
 def prepared(running: Daemon) -> bool:

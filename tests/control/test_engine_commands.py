@@ -13,6 +13,7 @@ from hyperllamactl.protocol.engines import EngineInstall, EngineList, EngineRemo
 from hyperllamad.control import engines, reporting
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.core.instance import State
+from hyperllamad.engines import compiled
 from hyperllamad.packages import Progress as Step
 from tests.control.conftest import SMOL, Door
 from tests.control.fakes import make_home
@@ -100,11 +101,11 @@ async def test_engine_remove_takes_the_only_home(door: Door) -> None:
 
 async def test_what_a_removed_engine_compiled_goes_with_it(door: Door) -> None:
     make_home(door.engines, "vllm-2-cpu")
-    compiled = door.rooms.config.paths.cache / "engines"
+    state = door.rooms.config.paths.state
     for home in ("vllm-2-cpu", "vllm-3-cpu"):
-        (compiled / home / "torch").mkdir(parents=True)
+        (compiled.of(state, home) / "torch").mkdir(parents=True)
     assert isinstance((await door.call(EngineRemove(name="vllm"))).last, Done)
-    assert [path.name for path in compiled.iterdir()] == ["vllm-3-cpu"]
+    assert [path.name for path in (state / "compiled").iterdir()] == ["vllm-3-cpu"]
     assert door.supervisor.left == ["vllm-2-cpu"]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from hyperllamad.config.tables import EnginesTable
 from hyperllamad.core.models import Kind, Model, Settings
-from hyperllamad.engines import base, host
+from hyperllamad.engines import base, compiled, host
 from hyperllamad.engines.base import Engine, Place
 from hyperllamad.engines.homes import Homes
 from tests.daemon import INSTALLED, eventually
@@ -73,7 +73,7 @@ def running(name: str, model: Model, *, context: int = 2048, args: tuple[str, ..
     assert engine.refusal(model, home) == ""
     settings = Settings(name, home.id, "cpu", context=context, parallel=2, args=args)
     root = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))  # short: socket paths end at 107 bytes
-    cache = INSTALLED.cache / "engines" / home.id
+    cache = compiled.of(INSTALLED.state, home.id)
     for directory in (root / "tmp", root / "cwd", cache):
         directory.mkdir(parents=True, exist_ok=True)
     place = Place(str(root / "e.sock"), str(root / "tmp"), str(root / "cwd"), str(cache), host.read(EnginesTable()))

@@ -28,7 +28,7 @@ def binds() -> dict[Path, str]:
             found |= _home(home)
     found[config.paths.engines / "current.json"] = f"{HOMES}/current.json"
     found[_readable(config.paths.models, "models")] = "/opt/models"
-    found[_readable(config.paths.cache / "engines", "caches")] = "/opt/caches"
+    found[_readable(config.paths.state / "compiled", "compiled")] = "/opt/compiled"
     return found
 
 

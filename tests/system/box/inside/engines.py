@@ -10,8 +10,8 @@ MODELS, ENGINES = "/etc/hyperllama/models.d", "/etc/hyperllama/engines.d"
 @check("the package is installed beside the engines, and finds them")
 def _() -> None:
     sh(f"rpm -i {BOX}/rpms/1/hyperllama-0*.noarch.rpm")
-    sh("install -d /var/cache/hyperllama && cp -a /opt/caches /var/cache/hyperllama/engines")
-    sh("chown -R hyperllama:hyperllama /var/cache/hyperllama")
+    sh("install -d /var/lib/hyperllama && cp -a /opt/compiled /var/lib/hyperllama/compiled")
+    sh("chown -R hyperllama:hyperllama /var/lib/hyperllama/compiled")
     # That Python may look for its own library where it was built.
     sh(f"for file in {ENGINES}/*.toml; do echo 'env = {{ LD_LIBRARY_PATH = \"/opt/python/lib\" }}' >>$file; done")
     sh("systemctl enable --now hyperllamad")
