@@ -18,7 +18,7 @@ from tests.bench import serving
 from tests.bench.streams import closed_loop, summary
 from tests.daemon import Daemon, eventually
 
-WORDS, TOKENS = 256, 128
+WORDS = 256
 ALONE = 12  # requests of one stream
 
 
@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loads", type=int, default=3, help="of each variant")
     parser.add_argument("--parallel", type=int, default=0, help="requests at once; 0 = as configured")
     parser.add_argument("--streams", default="", help="measure throughput at so many, after the first load: 1,64,256")
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--prepare", default="on", choices=("on", "off"))
     parser.add_argument("--table", default="", help="more of the engine's file in engines.d")
     parser.add_argument("--log", default="", help="write the engine's log of every load below this directory")
@@ -43,14 +44,14 @@ def wait_prepared(running: Daemon) -> float:
     return time.perf_counter() - began
 
 
-def given(running: Daemon, model: str, streams: list[int]) -> list[dict[str, Any]]:
+def given(running: Daemon, model: str, streams: list[int], tokens: int) -> list[dict[str, Any]]:
     """The engine's own throughput and first tokens: the daemon is not what is measured here."""
     way = serving.ways(running, model)[0]
     asyncio.run(closed_loop(way, min(4, max(streams)), 8, words=WORDS, tokens=8))
     rows = []
     for count in streams:
         requests = ALONE if count == 1 else 2 * count
-        answers, seconds = asyncio.run(closed_loop(way, count, requests, words=WORDS, tokens=TOKENS))
+        answers, seconds = asyncio.run(closed_loop(way, count, requests, words=WORDS, tokens=tokens))
         rows.append({"streams": count, **summary(answers, seconds)})
     return rows
 
@@ -76,7 +77,7 @@ def once(running: Daemon, name: str, number: int, stated: argparse.Namespace) ->
             (Path(stated.log) / f"{name}-{number}.log").write_text(serving.engine_log(running, name))
     if number == 1 and stated.streams:
         streams = [int(count) for count in stated.streams.split(",")]
-        serving.report(f"{name} gives", [serving.settle(running, name), *given(running, name, streams)])
+        serving.report(f"{name} gives", [serving.settle(running, name), *given(running, name, streams, stated.tokens)])
     serving.report(f"unload {number} of {name}", [{"seconds": round(serving.unload(running, name), 2)}])
     return True
 
