@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 
 def of(state: Path, home: str) -> Path:
-    """Where the home of that id keeps what it compiles."""
-    return state / "compiled" / home
+    """Where the home of that id keeps what it compiles: without links, for engines find things again by their path."""
+    return (state / "compiled").resolve() / home
 
 
 def remove(state: Path, home: str) -> None:
@@ -32,7 +32,7 @@ def fetch(cache: Path, state: Path) -> Fetched:
     """Move what an earlier release compiled from the cache directory to where it is looked for now.
 
     Renames only, so it takes no time.  A home that has compiled anew in the meantime keeps what it has; the older one
-    is left.
+    is left.  vLLM, which also goes by the path, compiles once more at the next load of a model on a GPU.
     """
     moved, left = [], []
     before = cache / "engines"

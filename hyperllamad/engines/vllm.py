@@ -101,6 +101,7 @@ class Vllm:
         else:
             argv += vllm_sizes.quantization(settings)
             argv += vllm_sizes.on_gpu(settings, place.room)
+            argv += [] if bodies.embeds(model) else vllm_sizes.graphs(settings)
             late |= visible(place.room) if place.room else {}
         if self.sleep_levels(model, settings, home):
             argv += ["--enable-sleep-mode", "--worker-extension-cls", slumber.WORKER]

@@ -18,7 +18,12 @@ KV_LEAST, KV_MOST = 256 << 20, 4 << 30  # bytes of KV cache on a CPU when nobody
 KV_UNKNOWN = 1 << 30  # where the model's files do not say how much a token takes
 PROCESSES = 2_800_000_000  # bytes its three processes take on a CPU besides weights and cache
 ON_GPU = 3 << 30  # bytes of a GPU besides weights and cache: context, graphs, and what computing takes
+GRAPHS_MOST = 256  # requests in one step; beyond, computing takes longer than telling the GPU what to compute
 ASLEEP = 2 << 30  # bytes of a GPU that one at sleep keeps: 1.85 GiB for 8 billion parameters
+
+# Arguments of a user beside which ours would be one too many or, where several tokens of a request are guessed at
+# once, too few.
+_STATES_GRAPHS = ("cudagraph_capture_size", "enforce_eager", "speculative")
 
 
 def need(model: Model, settings: Settings) -> Need:
@@ -63,6 +68,19 @@ def on_gpu(settings: Settings, room: Placement | None) -> list[str]:
 def _bfloat16(model: Model, place: Place) -> bool:
     """Not for encoders: they are small, and their vectors are compared with those of other engines."""
     return place.host.bfloat16 and not bodies.embeds(model)
+
+
+def graphs(settings: Settings) -> list[str]:
+    """Arguments for the batch sizes that get a CUDA graph: up to as many requests as there may be at once.
+
+    vLLM by itself takes sizes up to twice that, in steps half as wide: it starts a second or two later for them, and
+    gives no more tokens.  Nothing where the user's arguments are about that: vLLM refuses to be told twice.
+    """
+    if any(word in argument.replace("-", "_") for argument in settings.args for word in _STATES_GRAPHS):
+        return []
+    most = min(settings.parallel, GRAPHS_MOST)
+    sizes = {size for size in (1, 2, 4, *range(8, 64, 8), *range(64, GRAPHS_MOST, 16)) if size < most}
+    return ["--cudagraph-capture-sizes", *map(str, sorted(sizes | {most}))]
 
 
 def _quantised(arguments: Sequence[str]) -> float:

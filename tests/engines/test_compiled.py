@@ -45,6 +45,13 @@ def test_what_cannot_be_moved_is_named(old: Path, tmp_path: Path, monkeypatch: p
     assert (old / "engines" / "vllm-1-cuda" / "deep" / "kernel").exists()
 
 
+def test_a_link_to_them_is_the_same_place(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "compiled").symlink_to(tmp_path / "disk")
+    assert compiled.of(tmp_path / "state", "vllm-1-cuda") == tmp_path / "disk" / "vllm-1-cuda"
+
+
 def test_nothing_was_there(tmp_path: Path) -> None:
     assert compiled.fetch(tmp_path / "cache", tmp_path / "state") == ((), ())
     assert not (tmp_path / "state").exists()

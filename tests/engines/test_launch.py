@@ -4,6 +4,7 @@ writes them anew, and the difference is then to be read."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 
@@ -143,6 +144,37 @@ def test_max_compiles_few_lengths(wanted: int, trained: int, compiled: int) -> N
         model, samples.settings("max", context=wanted), samples.home("max"), samples.place()
     )
     assert launch.argv[launch.argv.index("--max-length") + 1] == str(compiled)
+
+
+def graph_sizes(parallel: int, *args: str) -> list[int]:
+    settings = samples.settings("vllm", "cuda", parallel=parallel, args=args)
+    argv = base.load("vllm").launch(samples.DIRECTORY, settings, samples.home("vllm", "cuda"), samples.place()).argv
+    if "--cudagraph-capture-sizes" not in argv:
+        return []
+    behind = argv[argv.index("--cudagraph-capture-sizes") + 1 :]
+    return [int(word) for word in itertools.takewhile(str.isdigit, behind)]
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3, 8, 13, 64, 100, 256, 1024])
+def test_vllm_captures_graphs_for_as_many_requests_as_there_may_be_at_once(parallel: int) -> None:
+    sizes = graph_sizes(parallel)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == min(parallel, 256)
+    assert len(sizes) <= 23
+    # Whatever number of requests is in a step, at most as much again is computed for nothing, and 15 at most.
+    assert all(above - below <= min(16, max(2, below + 1)) for below, above in itertools.pairwise(sizes))
+
+
+@pytest.mark.parametrize("args", [
+    ("--enforce-eager",), ("--max-cudagraph-capture-size", "8"), ("--cudagraph_capture_sizes", "1"),
+    ("--compilation-config", '{"cudagraph_capture_sizes": [1]}'), ("--speculative-config", "{}"),
+])  # fmt: skip
+def test_whoever_states_graphs_is_not_contradicted(args: tuple[str, ...]) -> None:
+    assert set(graph_sizes(64, *args)) <= {1}
+
+
+def test_other_words_about_compiling_stand_beside_ours() -> None:
+    assert graph_sizes(4, "--compilation-config", '{"mode":0,"cudagraph_mode":"FULL"}') == [1, 2, 4]
 
 
 def kv_bytes(model: Model, **settings: object) -> int:
