@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest
 SPREAD  = -n $(shell expr $$(nproc) + 1) --dist loadfile
 NO_ENGINE = -m "not real and not gpu"
 
-.PHONY: run test test-long fuzz test-fast test-oldest test-system test-system-engines clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
+.PHONY: run test test-long fuzz test-fast test-oldest test-system test-system-engines container clients webui rpm check fmt lint types layers docs engines zoo bench lock clean
 
 ## Talk to a model: installs what is missing, then serves the demo model.  ENGINE=llama_cpp|vllm|max
 run: $(VENV)/.installed
@@ -45,6 +45,10 @@ test-system: $(VENV)/.installed-dev
 ## vLLM, MAX and llama.cpp, as `make engines` has installed them, under the sandbox of the service: minutes of two cores.
 test-system-engines: $(VENV)/.installed-dev engines
 	$(BIN)/python -m tests.system.box engines
+
+## The container's image, built by buildah on the box's tree in place of Fedora's image, and its daemon run.
+container: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.system.box container
 
 ## The package, built where Fedora's rpm and Python are: dist/rpm/.
 rpm: $(VENV)/.installed-dev

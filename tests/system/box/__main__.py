@@ -1,4 +1,4 @@
-"""`python -m tests.system.box test|engines|rpm`: the package on a whole machine, with the real engines, or by itself.
+"""`python -m tests.system.box test|engines|rpm|container`: the package on a whole machine, with the real engines, by itself.
 
 Chooses the tier by itself (`test uml`: the one without namespaces) and says which; ends with `N passed, N failed`.
 """
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.box import engines, nspawn, rpms, supplies, tree, uml
+from tests.system.box import container, engines, nspawn, rpms, supplies, tree, uml
 from tests.system.box.nspawn import Box
 from tests.system.box.shell import CACHE, ROOT, CommandError, say
 from tests.system.box.uml import Uml
@@ -71,6 +71,27 @@ def rpm() -> int:
     return 0
 
 
+def image() -> int:
+    """The container's image, built and run."""
+    supplies.install_host_packages(*supplies.HOST_PACKAGES, *container.PACKAGES)
+    if not list((ROOT / "dist" / "rpm").glob("hyperllama-*.noarch.rpm")):
+        rpm()
+    said = container.build(tree.make())
+    print("\n".join(said))
+    score = Score()
+    text = "\n".join(said)
+    for sentence, word in (
+        ("its configuration is good", "is good"),
+        ("the daemon answers", '"version"'),
+        ("hyperllamactl finds it", "http://127.0.0.1:11434"),
+        ("it runs as the service's user", "\nhyperllama\n"),
+        ("it says which port and which directories are its own", "/var/lib/hyperllama"),
+    ):
+        score.add(ok=word in text, sentence=sentence, said=text)
+    print(f"{score.passed} passed, {score.failed} failed")
+    return 1 if score.failed else 0
+
+
 def test() -> int:
     """Everything; the exit status."""
     supplies.install_host_packages(*supplies.HOST_PACKAGES, uml.PACKAGE)
@@ -85,10 +106,13 @@ def test() -> int:
         say("tier nspawn: systemd in namespaces; beside it tier User-Mode Linux, whose kernel enforces memory limits")
         with ThreadPoolExecutor() as beside:
             limits = beside.submit(_limits, root, given)
+            followed = beside.submit(_document, root, given)
             _bundled(root, given, score)
             _package(root, given, score)
             say("limits, in User-Mode Linux")
             score.count(limits.result(), 1, "limits came to an end")
+            say("docs/install.md, followed")
+            score.count(followed.result(), 1, "the page came to an end")
     print(f"{score.passed} passed, {score.failed} failed")
     return 1 if score.failed else 0
 
@@ -111,7 +135,8 @@ def real_engines() -> int:
 def _everything_in_uml(root: Path, given: Path, score: Score) -> None:
     _in_uml(root, given, score, ["limits"])
     _in_uml(root, given, score, ["bundled"])
-    _in_uml(root, given, score, ["install", "serve", "reload", "faults", "upgrade"], ["reboot"])
+    _in_uml(root, given, score, ["document"])
+    _in_uml(root, given, score, ["install", "serve", "reload", "machine", "faults", "upgrade"], ["reboot"])
 
 
 def _limits(root: Path, given: Path) -> str:
@@ -132,6 +157,18 @@ def _in_uml(root: Path, given: Path, score: Score, *boots: list[str]) -> None:
         machine.down()
 
 
+def _document(root: Path, given: Path) -> str:
+    """docs/install.md, on a machine of its own; what was written."""
+    box = Box(root, "document", {given: "/opt/box"})
+    try:
+        box.up()
+        return box.inside(["python3", "-B", "/opt/box/inside", "document"]).stdout
+    except TimeoutError as failure:
+        return f"FAIL  the box boots: {failure}\n@@ 0 1\n"
+    finally:
+        box.down()
+
+
 def _package(root: Path, given: Path, score: Score) -> None:
     box = Box(root, "package", {given: "/opt/box"})
     try:
@@ -141,7 +178,7 @@ def _package(root: Path, given: Path, score: Score) -> None:
             score.stage(box, stage)
         done = box.beside([sys.executable, "-m", "tests.system.box.client", MODEL])
         score.add(ok=done.returncode == 0, sentence="the ollama Python client chats from outside", said=done.stdout)
-        for stage in ("reload", "faults", "upgrade"):
+        for stage in ("reload", "machine", "faults", "upgrade"):
             score.stage(box, stage)
         say("reboot")
         box.shut()
@@ -164,7 +201,7 @@ def _bundled(root: Path, given: Path, score: Score) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit({"rpm": rpm, "test": test, "engines": real_engines}[sys.argv[1]]())
+        sys.exit({"rpm": rpm, "test": test, "engines": real_engines, "container": image}[sys.argv[1]]())
     except CommandError as problem:
         print(problem, file=sys.stderr)
         sys.exit(1)

@@ -49,6 +49,8 @@ def gather(tree: Path, *, plain: bool) -> Path:
     shutil.rmtree(box / "inside", ignore_errors=True)
     shutil.copytree(Path(__file__).with_name("inside"), box / "inside", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "packaging/rpm/rpmlint.toml", box)
+    shutil.copy(ROOT / "docs/install.md", box)
+    shutil.copytree(ROOT / "packaging", box / "packaging", dirs_exist_ok=True)
     return box
 
 

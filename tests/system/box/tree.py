@@ -22,6 +22,8 @@ PACKAGES = (
     *("python3-aiohttp", "python3-anyio", "python3-huggingface-hub", "python3-hypercorn", "python3-msgspec"),
     *("python3-prometheus-client", "python3-quart", "python3-sdnotify", "python3-tomli-w", "python3-uvloop"),
     *("python3-zstandard", "python3-jeepney"),
+    # What docs/install.md is followed with, and who may ask logind to wait.
+    *("dnf5", "firewalld", "podman", "polkitd"),
     # What engines need of the machine.
     *("libgomp1", "libnuma1"),
 )
@@ -32,6 +34,9 @@ cd $HOME
 rpmbuild -bb --quiet --define "_topdir $HOME/rpm" standin.spec
 rpm --initdb
 rpm -i rpm/RPMS/noarch/*.rpm
+ln -s dnf5 /usr/bin/dnf
+# Debian starts what it installs; Fedora starts neither of these unasked, and boots are to be short.
+systemctl disable firewalld.service podman.service podman.socket podman-auto-update.timer podman-restart.service || true
 rm -rf $HOME /var/cache/apt/archives/*.deb /var/lib/apt/lists/* /usr/share/doc/* /usr/share/locale/*
 : >/etc/machine-id
 """

@@ -1,0 +1,147 @@
+"""docs/install.md, followed line by line on a machine of its own: a command that is written there is run here.
+
+What cannot be run stands in LEFT_OUT with the reason; a command that is neither known to run nor left out fails the
+check, and so does a reason for a command that is not written any more.  Some need a word said differently here: INSTEAD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib import ASIDE, BOX, ask, check, eventually, processes, sh, show
+
+PAGE = Path(BOX) / "install.md"
+ROOT = "/root/hyperllama"  # as if the sources lay there
+MODEL = "hf.co/bartowski/SmolLM2-135M-Instruct-GGUF"
+MEMBER = "member"
+
+LEFT_OUT = {
+    "make rpm": "needs a network and a mirror of Debian; `make rpm` itself has built what is installed here",
+    f"hyperllamactl pull {MODEL}": "needs the model hub",
+    f"hyperllamactl load {MODEL}": "needs what the line before would have fetched; the demo model is loaded instead",
+    "make run": "needs a network; `make test` begins with it",
+    "podman build -t hyperllama -f packaging/container/Containerfile .": "needs Fedora's image from a registry",
+    "podman exec hyperllama hyperllamactl engine install llama_cpp": "needs the image that is not built here",
+}
+INSTEAD = {
+    # The address of what was built.
+    "sudo dnf install ./dist/rpm/hyperllama-0.1.0-1.*.noarch.rpm": (
+        f"cd {ROOT} && sudo dnf install -y ./dist/rpm/hyperllama-0.1.0-1.*.noarch.rpm"
+    ),
+    "sudo usermod -aG hyperllama $USER": f"USER={MEMBER}; sudo usermod -aG hyperllama $USER",
+    "hyperllamactl engine install llama_cpp": f"runuser -u {MEMBER} -- hyperllamactl engine install llama_cpp",
+    # What the page says is written in the editor.
+    "sudo systemctl edit hyperllamad": (
+        "printf '[Service]\\nEnvironment=PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels\\n'"
+        " | sudo systemctl edit --stdin hyperllamad"
+    ),
+    "sudo cp packaging/container/hyperllama.container /etc/containers/systemd/": (
+        f"cd {ROOT} && sudo cp packaging/container/hyperllama.container /etc/containers/systemd/"
+    ),
+    "sudo systemctl daemon-reload && sudo systemctl start hyperllama": (
+        "sudo systemctl daemon-reload && systemctl cat hyperllama.service"  # to start it, it would need the image
+    ),
+    "sudo dnf remove hyperllama": "sudo dnf remove -y hyperllama",
+}
+FIRST = "sudo systemctl edit hyperllamad"  # there is no network here: the wheels come before the engine
+
+
+def _commands() -> Iterator[str]:
+    """Every command of the page's blocks, in order, comments taken off."""
+    for block in re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if command := re.sub(r"\s+#.*", "", line).strip():
+                yield command
+
+
+def _ordered() -> list[str]:
+    """As they are run: a machine without a network is set up for that before an engine is installed."""
+    commands = list(_commands())
+    offline = commands.index(FIRST)
+    engine = commands.index("hyperllamactl engine install llama_cpp")
+    moved = commands[offline : offline + 2]
+    return [*commands[:engine], *moved, *commands[engine:offline], *commands[offline + 2 :]]
+
+
+def _follow(command: str) -> None:
+    sh(INSTEAD.get(command, command), limit=300)
+    if after := AFTER.get(command):
+        after()
+
+
+def _installed() -> None:
+    assert sh("rpm -V hyperllama") == ""
+
+
+def _serves() -> None:
+    eventually(lambda: ask("/api/version"), within=20, what="it serves")
+
+
+def _grouped() -> None:
+    assert "hyperllama" in sh(f"id -nG {MEMBER}").split()
+
+
+def _engine() -> None:
+    assert "llama_cpp" in sh("hyperllamactl engine list -q")
+    store = "/var/lib/hyperllama/models/smollm2@135m"
+    sh(f"install -d -o hyperllama -g hyperllama -m 0750 /var/lib/hyperllama/models {store}")
+    sh(f"install -o hyperllama -g hyperllama -m 0640 {BOX}/model/*.gguf {store}/")
+    assert "is ready" in sh(f"runuser -u {MEMBER} -- hyperllamactl load smollm2:135m")
+
+
+def _adopts() -> None:
+    assert show("KillMode") == "process"
+
+
+def _open() -> None:
+    assert "hyperllama" in sh("firewall-cmd --zone=home --list-services").split()
+    assert "hyperllama" not in sh("firewall-cmd --zone=public --list-services").split(), "only where it was asked for"
+
+
+def _quadlet() -> None:
+    said = sh("QUADLET_UNIT_DIRS=/etc/containers/systemd /usr/libexec/podman/quadlet -dryrun 2>&1")
+    for line in ("--name hyperllama", "--publish 127.0.0.1:11434:11434", "--sdnotify=container", "Type=notify"):
+        assert line in said, (line, said)
+
+
+def _gone() -> None:
+    assert processes() == []
+    assert sh("test -d /var/lib/hyperllama/engines && echo kept") == "kept"
+
+
+AFTER = {
+    "sudo dnf install ./dist/rpm/hyperllama-0.1.0-1.*.noarch.rpm": _installed,
+    "sudo systemctl enable --now hyperllamad": _serves,
+    "sudo usermod -aG hyperllama $USER": _grouped,
+    "sudo systemctl restart hyperllamad": _serves,
+    "hyperllamactl engine install llama_cpp": _engine,
+    "sudo systemctl daemon-reload": _adopts,
+    "sudo firewall-cmd --permanent --zone=home --add-service=hyperllama && sudo firewall-cmd --reload": _open,
+    "sudo systemctl daemon-reload && sudo systemctl start hyperllama": _quadlet,
+    "sudo dnf remove hyperllama": _gone,
+}
+
+
+@check("a machine as its user finds it: the sources, a folder of wheels, a firewall, somebody without rights")
+def _() -> None:
+    sh(f"mkdir -p {ROOT}/dist && ln -s {BOX}/rpms/1 {ROOT}/dist/rpm && ln -s {BOX}/packaging {ROOT}/packaging")
+    sh(f"ln -s {BOX}/wheels /srv/wheels && mkdir -p /etc/containers/systemd")
+    sh(f"useradd --create-home {MEMBER} && systemctl start firewalld")
+    # Of root's rights the page speaks in sudo's words.
+    sh("printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/bin/sudo && chmod +x /usr/local/bin/sudo")
+
+
+@check("every command that is left out, said differently or looked at afterwards stands on the page")
+def _() -> None:
+    written = set(_commands())
+    for named in (LEFT_OUT, INSTEAD, AFTER):
+        assert named.keys() <= written, named.keys() - written
+
+
+for _one in _ordered():
+    if _one in LEFT_OUT:
+        ASIDE.append(f"`{_one}`: {LEFT_OUT[_one]}")
+    else:
+        check(f"`{_one}`")(lambda command=_one: _follow(command))
