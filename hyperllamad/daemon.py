@@ -118,8 +118,9 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
         root.start_soon(heartbeat.beat, notifier, supervisor)
         bounds = config.server.bounds(connections.raise_descriptor_limit())
         async with answering(admin, [opened.admin]), answering(api, opened.api, bounds) as front:
-            notifier.ready()
             doing = partial(_doing, supervisor, watch, url)
+            notifier.status(heartbeat.sentence(doing(), supervisor.census()))  # before: who waits for READY reads it
+            notifier.ready()
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
             root.start_soon(_sweep_homes, homes)

@@ -16,7 +16,6 @@ _OPTIONS = {
     "index-url": "--index-url",
     "extra-index-url": "--extra-index-url",
     "find-links": "--find-links",
-    "constraint": "--constraint",
     "trusted-host": "--allow-insecure-host",
 }
 _VARIABLES = {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
@@ -30,6 +29,8 @@ class Uv:
         self._command = (program, "pip")
         self._python = ("--python", str(pip.python))
         self._indexes = tuple(_indexes(settings, pip.index))
+        # The user's own; not beside hashes, where uv wants every line to have one.
+        self._held = tuple(part for path in settings.get("constraint", "").split() for part in ("--constraint", path))
         self._env = {variable: settings[key] for key, variable in _VARIABLES.items() if settings.get(key)}
         if pip.temporary:  # what is beside the environment can be linked into it, and goes when it is done
             self._env |= {"TMPDIR": str(pip.temporary), "UV_CACHE_DIR": str(pip.temporary / "uv")}
@@ -39,7 +40,7 @@ class Uv:
         self, requirements: Sequence[str], *, constraints: Path | None = None, torch_backend: str = ""
     ) -> None:
         """Install; raises ToolFailedError.  With a backend such as "cpu", torch comes from the index of its builds."""
-        held = ("--constraint", str(constraints)) if constraints else ()
+        held = (*self._held, *(("--constraint", str(constraints)) if constraints else ()))
         backend = ("--torch-backend", torch_backend) if torch_backend else ()
         await self._run("install", *self._python, *backend, *self._indexes, *held, *requirements)
 

@@ -92,6 +92,16 @@ async def test_a_lock_that_does_not_fit_this_python_is_left_aside(
     assert any("taking what fits" in step.detail for step in steps)
 
 
+async def test_constraints_of_pips_configuration_hold_beside_no_hashes_and_do_not_upset_them(
+    tool: str, homes: Homes, tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held.txt").write_text("tiny-part<=1.5\nsomething-else<3\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "held.txt"))
+    assert version_of(await install(homes, engine(), version="2.0"), "tiny-part") == "1.0"
+    lock(tmp_path, pin(wheels, "tiny-engine", "1.0"), pin(wheels, "tiny-part", "1.0"))
+    assert version_of(await install(homes, engine()), "tiny-part") == "1.0"
+
+
 async def test_what_each_python_has_a_build_of_is_held_to_its_version_alone(
     tool: str, homes: Homes, tmp_path: Path, wheels: Path
 ) -> None:

@@ -209,3 +209,25 @@ async def test_who_stops_waiting_does_not_take_it_back(place: Place) -> None:
     assert place.told, "it is in force"
     lease.release()
     assert await place.reloader.reload() == "the configuration is in force"
+
+
+async def test_every_line_about_who_leaves_names_the_model(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever state a reload meets it: what is written afterwards tells people the name, not the instance."""
+    fake.install(monkeypatch)
+    async with fake.supervised(runtime, restart_budget=0) as supervisor:
+        ready = supervisor.lease(fake.model(runtime, "ready"))
+        await ready.granted()
+        ready.release()
+        failed = supervisor.lease(fake.model(runtime, "failed", "--exit", "2"))
+        with pytest.raises(HyperLlamaError):
+            await failed.granted()
+        failed.release()
+        starting = supervisor.lease(fake.model(runtime, "starting", "--slow", "60"))
+        assert [row.state for row in supervisor.rows()] == [State.READY, State.FAILED, State.STARTING]
+        leaving = supervisor.configure(fake.configuration(runtime, stop_timeout="1s"), lambda _: None)
+        assert {str(name) for name in leaving.values()} == {"ready:latest", "failed:latest", "starting:latest"}
+        starting.release()
+        await fake.wait_unloaded(supervisor)
+        told = [event for event in supervisor.events.last(100) if event.record.what == "unloaded"]
+        assert {event.name for event in told} == {"ready:latest", "failed:latest", "starting:latest"}
+        assert not any(event.record.key in event.why for event in supervisor.events.last(100))

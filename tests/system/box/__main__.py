@@ -1,4 +1,4 @@
-"""`python -m tests.system.box test|engines|rpm|container`: the package on a whole machine, with the real engines, by itself.
+"""`python -m tests.system.box test|engines|rpm|container`: the package on a whole machine, or a part of that by itself.
 
 Chooses the tier by itself (`test uml`: the one without namespaces) and says which; ends with `N passed, N failed`.
 """

@@ -1,7 +1,7 @@
 """docs/install.md, followed line by line on a machine of its own: a command that is written there is run here.
 
 What cannot be run stands in LEFT_OUT with the reason; a command that is neither known to run nor left out fails the
-check, and so does a reason for a command that is not written any more.  Some need a word said differently here: INSTEAD.
+check, and so does a reason for a command that is not written any more.  Some are said differently here: INSTEAD.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ def _() -> None:
     sh(f"mkdir -p {ROOT}/dist && ln -s {BOX}/rpms/1 {ROOT}/dist/rpm && ln -s {BOX}/packaging {ROOT}/packaging")
     sh(f"ln -s {BOX}/wheels /srv/wheels && mkdir -p /etc/containers/systemd")
     sh(f"useradd --create-home {MEMBER} && systemctl start firewalld")
+    # A plugin of dnf's that Fedora does not install by default, and Debian does without what it needs.
+    sh("sed -i 's/^enabled = host-only/enabled = false/' /etc/dnf/libdnf5-plugins/local.conf")
     # Of root's rights the page speaks in sudo's words.
     sh("printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/bin/sudo && chmod +x /usr/local/bin/sudo")
 

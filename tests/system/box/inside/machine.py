@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from lib import ask, chat, check, eventually, instances, sh, show
 
 SAYS_SLEEP = "/etc/systemd/system/systemd-logind.service.d"
+SYS = ("fs/cgroup", "class", "devices", "bus", "dev", "block", "kernel")  # what logind looks at besides
 ENGINES = "/var/lib/hyperllama/engines"
 
 
@@ -20,10 +22,14 @@ def locks() -> str:
 
 @check("logind waits for the service before the machine sleeps")
 def _() -> None:
-    # The machine under test has nothing to sleep with: logind is shown a file that says it has, and sleep is a no-op.
-    sh("printf 'freeze mem disk' >/root/state && : >/root/began")
+    # The machine under test has nothing to sleep with: logind is shown a /sys that says it has, and sleep is a no-op.
+    sh("mkdir -p /root/sys/power && printf 'freeze mem disk' >/root/sys/power/state && : >/root/began")
+    parts = [name for name in SYS if Path("/sys", name).is_dir()]
+    for name in parts:
+        Path("/root/sys", name).mkdir(parents=True, exist_ok=True)
+    binds = " ".join(["/root/sys:/sys", *(f"/sys/{name}:/sys/{name}" for name in parts)])
     sh(f"mkdir -p {SAYS_SLEEP} /etc/systemd/system/systemd-suspend.service.d")
-    sh(f"printf '[Service]\\nBindPaths=/root/state:/sys/power/state\\n' >{SAYS_SLEEP}/sleep.conf")
+    sh(f"printf '[Service]\\nBindPaths={binds}\\n' >{SAYS_SLEEP}/sleep.conf")
     sh(
         "printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/true\\n'"
         " >/etc/systemd/system/systemd-suspend.service.d/sleep.conf"
