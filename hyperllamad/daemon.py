@@ -29,7 +29,7 @@ from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.durations import FOREVER
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.gpu_health import GpuNews
-from hyperllamad.doors import AddressTakenError, Current, Doors, answering
+from hyperllamad.doors import AddressTakenError, Current, Door, Doors, answering
 from hyperllamad.engines import compiled
 from hyperllamad.engines.homes import Homes
 from hyperllamad.front.app import create_app as create_front
@@ -114,13 +114,14 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
             await _wait_for_gpu(watch, config, notifier, stop)
             await root.start(supervisor.run)
             await root.start(library.run)
-            root.start_soon(_follow_gpus, root, watch, supervisor)
         root.start_soon(heartbeat.beat, notifier, supervisor)
         bounds = config.server.bounds(connections.raise_descriptor_limit())
         async with answering(admin, [opened.admin]), answering(api, opened.api, bounds) as front:
             doing = partial(_doing, supervisor, watch, url)
-            notifier.status(heartbeat.sentence(doing(), supervisor.census()))  # before: who waits for READY reads it
+            tell = partial(_tell, notifier, supervisor, doing)
+            tell()  # before: who waits for READY reads it
             notifier.ready()
+            root.start_soon(_follow_gpus, root, watch, supervisor, tell)
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
             root.start_soon(_sweep_homes, homes)
@@ -132,19 +133,26 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
             if demo:
                 root.start_soon(demonstration.greet, catalog, supervisor, url)
             await stop.asked.wait()
-            notifier.stopping()
-            now = reloader.config
-            leave = now.fleet.adopt_within_seconds > 0 and (stop.restarts or await handover.is_restart())
-            log.info("restarting" if leave else "stopping", extra=fields(grace=now.server.grace))
-            async with heartbeat.patience(notifier):
-                if opened.handed_on:
-                    # New clients wait at the sockets for the next life: who is in already is served to the end first.
-                    with anyio.move_on_after(now.server.grace):
-                        await front.close()
-                supervisor.close(now=opened.handed_on, leave=leave)
-                await supervisor.wait_empty()
+            hand_on = {"handed_on": opened.handed_on, "restarts": stop.restarts}
+            await _end(notifier, supervisor, reloader.config, front, **hand_on)
         root.cancel_scope.cancel()
     log.info("stopped")
+
+
+async def _end(
+    notifier: Notifier, supervisor: Supervisor, now: Config, front: Door, *, handed_on: bool, restarts: bool
+) -> None:
+    """Let everybody finish, or hand engines and clients on to the next life; returns when nothing is left."""
+    notifier.stopping()
+    leave = now.fleet.adopt_within_seconds > 0 and (restarts or await handover.is_restart())
+    log.info("restarting" if leave else "stopping", extra=fields(grace=now.server.grace))
+    async with heartbeat.patience(notifier):
+        if handed_on:
+            # New clients wait at the sockets for the next life: who is in already is served to the end first.
+            with anyio.move_on_after(now.server.grace):
+                await front.close()
+        supervisor.close(now=handed_on, leave=leave)
+        await supervisor.wait_empty()
 
 
 async def _wait_for_gpu(watch: GpuWatch, config: Config, notifier: Notifier, stop: signals.Stop) -> None:
@@ -160,17 +168,24 @@ async def _wait_for_gpu(watch: GpuWatch, config: Config, notifier: Notifier, sto
         tasks.cancel_scope.cancel()
 
 
-async def _follow_gpus(root: anyio.abc.TaskGroup, watch: GpuWatch, supervisor: Supervisor) -> None:
-    """What befalls a GPU befalls the models on it."""
+async def _follow_gpus(
+    root: anyio.abc.TaskGroup, watch: GpuWatch, supervisor: Supervisor, tell: Callable[[], None]
+) -> None:
+    """What befalls a GPU befalls the models on it, and `systemctl status` says so."""
 
     def heard(news: GpuNews) -> None:
         if news.problem:
             supervisor.interruptions.lose(news.gpu.uuid, news.problem)
         else:
             root.start_soon(supervisor.machine_changed)
+        tell()
 
     watch.on_news = heard
     await watch.run()
+
+
+def _tell(notifier: Notifier, supervisor: Supervisor, doing: Callable[[], str]) -> None:
+    notifier.status(heartbeat.sentence(doing(), supervisor.census()))
 
 
 def _doing(supervisor: Supervisor, watch: GpuWatch, url: str) -> str:
