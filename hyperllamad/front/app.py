@@ -1,7 +1,7 @@
 """The front door, put together: Quart with its routes, and around it the layers that look at every request first.
 
 From the outside in: RequestScope (owns what a request holds, tells of it), Cors, HostCheck, Intake, Quart.  A new
-dialect is a file with a class like OllamaRoutes and a line in `quart_app`.
+dialect is a file with a class like OllamaRoutes and a line in DIALECTS.
 """
 
 from __future__ import annotations
@@ -37,6 +37,20 @@ from hyperllamad.front.routing import Routes
 
 log = logging.getLogger(__name__)
 
+DIALECTS = (
+    MetaRoutes,
+    OllamaRoutes,
+    OllamaModelRoutes,
+    OllamaStoreRoutes,
+    OllamaEmbedRoutes,
+    OllamaTokenRoutes,
+    OllamaAccountRoutes,
+    OpenAIRoutes,
+    OpenAIModelRoutes,
+    RerankRoutes,
+    ResponsesRoutes,
+    AnthropicRoutes,
+)
 LARGEST_BODY = 256 * 1024 * 1024  # bytes; a chat with many images fits, a mistake does not fill the memory
 
 
@@ -57,7 +71,7 @@ def quart_app(services: Services) -> Quart:
     Routes.install(app)
     app.asgi_http_class = upload.Connection
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    app.config["BODY_TIMEOUT"] = None  # see body.receive
+    app.config["BODY_TIMEOUT"] = None  # see body.received
     app.config["RESPONSE_TIMEOUT"] = None  # an answer may stream for hours
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.register_error_handler(HyperLlamaError, _failure)
@@ -79,20 +93,7 @@ def quart_app(services: Services) -> Quart:
             response.headers[name] = value
         return response
 
-    for dialect in (
-        MetaRoutes,
-        OllamaRoutes,
-        OllamaModelRoutes,
-        OllamaStoreRoutes,
-        OllamaEmbedRoutes,
-        OllamaTokenRoutes,
-        OllamaAccountRoutes,
-        OpenAIRoutes,
-        OpenAIModelRoutes,
-        RerankRoutes,
-        ResponsesRoutes,
-        AnthropicRoutes,
-    ):
+    for dialect in DIALECTS:
         app.register_blueprint(dialect(services).blueprint())
     auto_pull.install(app, services)
     return app
