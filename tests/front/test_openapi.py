@@ -37,7 +37,7 @@ async def test_it_is_served_to_everybody(house: OpenHouse) -> None:
 
 def test_every_route_of_the_app_is_in_it_and_nothing_else(tmp_path: Path) -> None:
     loaded = load_config(tmp_path, {"HOME": str(tmp_path)})
-    app = quart_app(cast("Any", SimpleNamespace(library=None, version="1", keys=None, config=loaded)))
+    app = quart_app(cast("Any", SimpleNamespace(library=None, version="1", keys=None, quotas={}, config=loaded)))
     served = {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
