@@ -48,7 +48,8 @@ from hyperllamad.supervision.rows import Row
 # -- answered at once --------------------------------------------------------------------------------------------------
 
 
-def status(rooms: Rooms, _: Status) -> StatusReport:
+async def status(rooms: Rooms, _: Status) -> StatusReport:
+    missing = await rooms.supervisor.missing()
     rows = rooms.supervisor.rows()
     return StatusReport(
         version=__version__,
@@ -63,7 +64,7 @@ def status(rooms: Rooms, _: Status) -> StatusReport:
         waiting=sum(row.waiting for row in rows),
         memory=procfs.resident([os.getpid()]),
         prepared=rooms.supervisor.prepared(),
-        gpu_problems=list(rooms.gpu_problems()),
+        gpu_problems=[*rooms.gpu_problems(), *missing],
         instances=[views.instance(row) for row in rows],
     )
 

@@ -18,7 +18,7 @@ from hyperllamad.core.arrivals import Arrivals
 from hyperllamad.core.errors import ClosingError, HyperLlamaError
 from hyperllamad.core.instance import Fact, Order, State
 from hyperllamad.core.journal import Journal
-from hyperllamad.core.ledger import Measured
+from hyperllamad.core.ledger import Measured, Missing
 from hyperllamad.core.models import NO_TERMS, Key, Placement, Terms
 from hyperllamad.core.patience import Patience
 from hyperllamad.core.placement import foresee
@@ -262,6 +262,21 @@ class Fleet:
     def needs_measure(self) -> bool:
         """Somebody waits for a measurement."""
         return self._admission.needs_measure
+
+    @property
+    def owed(self) -> bool:
+        """GPU memory of an instance that has ended is to come back: whoever measures sees when."""
+        return self._admission.ledger.owed
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """GPU memory of instances that have ended, which has not come back in time."""
+        return tuple(self._admission.ledger.missing)
+
+    @property
+    def debtors(self) -> frozenset[Key]:
+        """Instances that have ended, and whose memory has not come back."""
+        return self._admission.ledger.debtors
 
     def views(self, now: float) -> tuple[View, ...]:
         """Every instance, in the order in which they were made."""

@@ -7,7 +7,7 @@ Bytes; times are monotonic seconds, given as arguments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from hyperllamad.core.models import HOST, Device, Key, Placement
@@ -54,6 +54,21 @@ class Reservation:
         return reserved if self.left is None else min(self.left, reserved)
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Memory of a GPU that an ended instance had, and that was not free again within COMES_BACK.
+
+    A process stuck in the driver has it, or somebody else was quick to take it: the GPU does not say which.
+    """
+
+    key: Key
+    device: str
+    index: int  # the driver's number of it
+    bytes: int
+    ended_at: float
+    back_at: int  # it has come back once all that is not ours is no more than this; bytes
+
+
 class Ledger:
     """Mutable; only the fleet holds one."""
 
@@ -67,6 +82,7 @@ class Ledger:
         self.devices: dict[str, Device] = {}
         self.live: list[Reservation] = []  # of instances with a child, or that will have one again unasked
         self.ended: list[Reservation] = []  # not credited yet
+        self.missing: list[Missing] = []  # what nobody waits for any more
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -110,6 +126,10 @@ class Ledger:
             self.devices = {device.id: device for device in measured.devices}
             for one in self.live:
                 one.taken = dict(measured.taken.get(one.key, {}))
+        self.missing = [one for one in self.missing if not self._is_back(one)]
+        for one in self.ended:
+            if self._heard(one) and one.ended_at is not None and now - one.ended_at > COMES_BACK:
+                self.missing += self._owes(one, one.ended_at)
         self.ended = [one for one in self.ended if self._still_missing(one, now)]
         if not self.ended:
             self._others = {device.id: self._foreign(device) for device in self.devices.values()}
@@ -133,6 +153,16 @@ class Ledger:
         asleep = (one for one in self.live if one.slept_at is not None and now - one.slept_at < LAGS)
         gives = {share.device for one in asleep for share in one.placement.shares}
         return any(device in gives or any(one.holds(device) for one in self.ended) for device in devices)
+
+    @property
+    def owed(self) -> bool:
+        """Whether memory of a GPU is to come back from somebody who has ended."""
+        return any(device != HOST for one in self.ended for device in one.taken)
+
+    @property
+    def debtors(self) -> frozenset[Key]:
+        """Instances that have ended, and whose memory has not come back."""
+        return frozenset((*(one.key for one in self.ended), *(one.key for one in self.missing)))
 
     def free(self, device: str) -> int:
         """What somebody who starts now may take."""
@@ -174,10 +204,17 @@ class Ledger:
         if not self._heard(one):
             return True
         assert one.ended_at is not None  # noqa: S101 - _heard() says so
-        if now - one.ended_at > COMES_BACK:
-            return False
-        return any(
-            self._foreign(known) > self._others.get(device, 0) + count // 2
-            for device, count in one.taken.items()
-            if count and device != HOST and (known := self.devices.get(device)) is not None
-        )
+        return now - one.ended_at <= COMES_BACK and any(self._owes(one, one.ended_at))
+
+    def _owes(self, one: Reservation, ended_at: float) -> Iterator[Missing]:
+        for device, count in one.taken.items():
+            known = self.devices.get(device)
+            if count and device != HOST and known is not None:
+                back_at = self._others.get(device, 0) + count // 2
+                found = Missing(one.key, device, known.index, count, ended_at, back_at)
+                if not self._is_back(found):
+                    yield found
+
+    def _is_back(self, one: Missing) -> bool:
+        known = self.devices.get(one.device)
+        return known is None or self._foreign(known) <= one.back_at

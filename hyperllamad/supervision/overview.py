@@ -12,6 +12,7 @@ from collections.abc import Callable
 from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import HOST, Key
+from hyperllamad.core.placement import gib
 from hyperllamad.supervision import rows
 from hyperllamad.supervision.accounts import Accounts
 from hyperllamad.supervision.broadcast import Broadcast, Watch
@@ -49,6 +50,14 @@ class Overview:
             on_gpus = sum(count for device, count in sizes_there.items() if device != HOST)
             found.append(rows.row(view, crew.plans[view.key], life, size=size, size_gpu=on_gpus, now=now, unix=unix))
         return tuple(found)
+
+    def missing(self) -> tuple[str, ...]:
+        """A sentence for each part of a GPU's memory that has not come back from an instance that ended."""
+        return tuple(
+            f"{gib(one.bytes)} of GPU {one.index} has not come back since {self._crew.name_of(str(one.key))} ended: "
+            "a process that is stuck in the driver holds it, or another program has taken it"
+            for one in self._fleet.missing
+        )
 
     def prepared(self) -> dict[str, int]:
         """By home id, the bytes that processes hold which wait for a model to serve."""

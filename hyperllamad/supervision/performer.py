@@ -117,7 +117,7 @@ class Performer:
         views = self._fleet.views(self._clock())
         needed = {view.key for view in views}
         needed |= self.crew.lives.keys() | {lease.key for lease in self.leases.values()}
-        self.crew.forget(needed)
+        self.crew.forget(needed | self._fleet.debtors)
         if self.closing and not needed:
             self.empty.set()
         if self.closing and not any(view.leases for view in views):

@@ -49,7 +49,8 @@ class Spare:
         self._on_line: Callable[[str], None] = self._lines.append
         self._says = preparation.says
         self._program = preparation.launch.argv[: preparation.program]
-        self.child = Child(self.launch, where, on_line=self._heard, patience=patience)
+        self._on_start: Callable[[], None] | None = None
+        self.child = Child(self.launch, where, on_line=self._heard, on_start=self._started, patience=patience)
 
     def serves(self, launch: Launch) -> bool:
         """Whether it can still become what `launch` would have started: the same program, and no variable too late."""
@@ -65,11 +66,13 @@ class Spare:
             self._ready.set()
             self.ended.set()
 
-    def hand_over(self, on_line: Callable[[str], None]) -> None:
-        """Whatever it prints, and has printed, goes to `on_line`."""
+    def hand_over(self, on_line: Callable[[str], None], on_start: Callable[[], None]) -> None:
+        """What it prints, and has printed, goes to `on_line`; `on_start` is told that it runs, now or once it does."""
         for line in self._lines:
             on_line(line)
-        self._on_line = on_line
+        self._on_line, self._on_start = on_line, on_start
+        if self.child.identity is not None:
+            on_start()
 
     async def order(self, launch: Launch) -> bool:
         """Have it do what `launch` says; False when it cannot any more, and is to be ended."""
@@ -91,6 +94,10 @@ class Spare:
     def why(self) -> str:
         """Why it ended, as its engine's adapter understands it."""
         return base.load(self.home.engine).explain_exit(self.exit.code, list(self._lines)).cause
+
+    def _started(self) -> None:
+        if self._on_start is not None:
+            self._on_start()
 
     def _heard(self, line: str) -> None:
         if self._says in line:
@@ -145,10 +152,8 @@ class Prepared:
 
     async def run(self) -> Exit:
         """As Child.run()."""
-        self._spare.hand_over(self._on_line)
+        self._spare.hand_over(self._on_line, self._on_start)
         try:
-            if self.identity is not None:
-                self._on_start()
             if await self._spare.order(self._launch) or self._asked:
                 await self._spare.ended.wait()
                 return self._spare.exit

@@ -205,6 +205,12 @@ class Supervisor:
         """By home id, the bytes that processes hold which wait for a model to serve."""
         return self._performer.overview.prepared()
 
+    async def missing(self) -> tuple[str, ...]:
+        """Sentences about GPU memory that has not come back from instances that ended, as it is at this moment."""
+        if self._fleet.missing:
+            await self.measure()
+        return self._performer.overview.missing()
+
     async def leave(self, home: Home) -> None:
         """Keep nothing prepared in a home that is about to be removed."""
         await self._crew.drop(home)

@@ -1,10 +1,12 @@
-"""When memory is measured: before the first request, once an engine is loaded, and while somebody waits for room.
+"""When memory is measured: before the first request, once an engine is loaded, while somebody waits for room, and
+while a GPU's is to come back from one who has ended.
 
 Owns the pace of it; must not know what is decided by a measurement, nor what is learned of it (accounts.py).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +17,9 @@ from hyperllamad.core.actions import Action
 from hyperllamad.core.fleet import Fleet
 from hyperllamad.core.models import Key
 from hyperllamad.supervision.accounts import Accounts
+from hyperllamad.telemetry import fields
+
+log = logging.getLogger("hyperllamad.supervision")
 
 PAUSE = 0.2  # seconds between two measurements, while somebody waits for memory
 
@@ -44,11 +49,18 @@ class Weighing:
         """Tell the fleet what memory there is, and see what somebody who has just `loaded` took."""
         began = self._measured_at = self._clock()
         measured = await self._accounts.read(self._guards(), began, loaded)
+        before = self._fleet.missing
         self._feed(self._fleet.measure(measured, self._clock()))
+        for one in self._fleet.missing:
+            if one not in before:
+                log.warning(
+                    "GPU memory has not come back", extra=fields(instance=one.key, gpu=one.device, bytes=one.bytes)
+                )
 
     def look(self, tasks: anyio.abc.TaskGroup) -> None:
         """Measure soon, in one of the `tasks`, if somebody waits for that."""
-        if (self._fleet.needs_measure or self._accounts.curious) and not self._under_way:
+        wanted = self._fleet.needs_measure or self._fleet.owed or self._accounts.curious
+        if wanted and not self._under_way:
             self._under_way = True
             tasks.start_soon(self._measure_soon, tasks)
 

@@ -173,6 +173,9 @@ class FakeSupervisor:
     async def leave(self, home: Home) -> None:
         self.left.append(home.id)
 
+    async def missing(self) -> tuple[str, ...]:
+        return ("9.0 GiB of GPU 1 has not come back since gone:latest ended",)
+
     def prepared(self) -> dict[str, int]:
         return {"vllm-0.33.0-cuda": 812_000_000}
 

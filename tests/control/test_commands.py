@@ -53,6 +53,7 @@ async def test_status(door: Door) -> None:
     assert (report.engines, report.models, report.requests, report.waiting) == (["vllm-2-cpu"], 2, 2, 4)
     assert report.memory > 10_000_000
     assert report.prepared == {"vllm-0.33.0-cuda": 812_000_000}
+    assert "9.0 GiB of GPU 1 has not come back since gone:latest ended" in report.gpu_problems
     assert [row.name for row in report.instances] == [NAME, "qwen3:8b"]
 
 

@@ -216,3 +216,39 @@ def test_what_is_left_alone_of_a_gpu_is_not_given() -> None:
     machine = Machine(gpu_overhead=30)
     assert machine.want(A, 71) == "refuse"
     assert machine.want(B, 70) == "spawn b"
+
+
+def test_memory_that_does_not_come_back_is_named_until_it_does() -> None:
+    machine = Machine()
+    ledger = machine.fleet._admission.ledger
+    machine.load(A, 60)
+    machine.want(B, 60)
+    machine.report(A, Fact.EXITED)
+    assert ledger.owed
+    machine.held_by_others = 60
+    machine.measure()
+    assert ledger.missing == [], "it may still come back"
+    machine.now += COMES_BACK + 1
+    machine.measure()
+    (missing,) = ledger.missing
+    assert (missing.key, missing.device, missing.bytes) == (A, "gpu", 60)
+    assert not ledger.owed, "nobody waits for it any more"
+    machine.now += 100
+    machine.held_by_others = 45  # some of it has
+    machine.measure()
+    assert ledger.missing == [missing]
+    machine.held_by_others = 0
+    machine.measure()
+    assert ledger.missing == []
+
+
+def test_memory_that_comes_back_is_never_named() -> None:
+    machine = Machine()
+    ledger = machine.fleet._admission.ledger
+    machine.held_by_others = 20
+    machine.load(A, 60)
+    machine.want(B, 60)
+    machine.report(A, Fact.EXITED)
+    machine.now += COMES_BACK + 1  # nobody has looked in all that time
+    machine.measure()
+    assert (ledger.missing, ledger.ended) == ([], [])

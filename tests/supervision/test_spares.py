@@ -130,6 +130,23 @@ async def test_an_engine_that_came_from_a_spare_is_stopped_like_any_other(runtim
         assert not Path(f"/proc/{pid}").exists()
 
 
+async def test_one_that_is_taken_before_its_guard_has_told_of_it_is_known_all_the_same(runtime: Path) -> None:
+    """The first request may come in the very moment in which the first process is being prepared."""
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        spares = supervisor._crew._spares
+        await wait_for(lambda: spares._spares)
+        (spare,) = spares._spares.values()
+        assert spare.child.identity is None
+        lease = supervisor.lease(fake.model(runtime, "m"))
+        await lease.granted()
+        row = fake.row(supervisor, "m")
+        assert row is not None
+        assert spare.child.identity is not None
+        assert row.pid == spare.child.identity.pid
+        assert row.size > 0
+        lease.release()
+
+
 async def test_one_that_crashes_is_started_again(runtime: Path) -> None:
     async with fake.supervised(runtime, engine=ON) as supervisor:
         await prepared(supervisor)
