@@ -45,7 +45,8 @@ async def test_a_directory(hub: Hub, opened: Open, tmp_path: Path) -> None:
         assert list(store.models.rglob("*.partial")) == []
         # Again: nothing is fetched, and one line for each layer says so.
         before = hub.served.copy()
-        assert [step for step in await store.pull() if step.digest] == list(layers.values())
+        told = [step for step in await store.pull() if step.digest]
+        assert ({step.digest: step for step in told}, len(told)) == (layers, 6)  # which came first, was chance
         assert hub.served == before
 
 
