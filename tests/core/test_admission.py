@@ -193,6 +193,16 @@ def test_whoever_is_asked_for_goes_on_sleeping() -> None:
     assert machine.measure() == "wake a"
 
 
+def test_whoever_is_waited_for_is_not_stopped_for_his_host_memory_by_an_older_request_either() -> None:
+    machine = full_of_sleep()
+    machine.now += FRESH + 1
+    for key, terms in ((C, Terms(Need(60), gpu=True)), (A, Terms(Need(60, asleep=2), gpu=True, sleep_levels=(1,)))):
+        machine.lease += 1
+        assert machine.fleet.want(machine.lease, key, machine.now, keep_alive=None, terms=terms) == []
+    assert machine.measure() == "term b"
+    assert machine.state(A) is State.ASLEEP
+
+
 def test_a_smaller_budget_stops_who_slept_longest() -> None:
     machine = full_of_sleep()
     told = machine.do(
