@@ -2,7 +2,7 @@
 for the clock that `created_at` shows.
 
 A token's line is put together from constant pieces (this is the hot path: see docs/performance.md); every other reply
-is a Struct of `ollama_wire`.  tests/front/test_ollama_lines.py holds the two against each other, byte by byte.
+is a Struct of `ollama_wire`.  tests/front/test_lines.py holds the two against each other, byte by byte.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model hub through huggingface_hub: what a repository holds, and a file of it from where the last attempt ended.
 
-The only file that knows the client, which takes 20 MB of memory: import it in a process of its own (store/fetch.py).
+The only file that knows the client, which takes 20 MB of memory: import it in a process of its own (store/fetching.py).
 What it raises becomes an error of ours in store/hub_errors.py.
 
 Files are fetched with its http_get into our own partial files, because its higher functions do not go on with a file

@@ -89,7 +89,7 @@ class Variants:
         """Make a variant of an existing model; parameters, messages and the rest are inherited unless given.
 
         Raises InvalidNameError, BadRequestError, ModelNotFoundError (of the base), LoadFailedError, UnsupportedError,
-        StoreError.  Models from `files` are made by store/create.py.
+        StoreError.  Models from `files` are made by store/uploaded.py.
         """
         name = check(wanted)
         model = self._catalog.resolve(wanted.base)
