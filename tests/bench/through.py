@@ -1,4 +1,4 @@
-"""`python -m tests.bench.through MODEL_PATH [--engine vllm] [--streams 1,16,64,256]`: what the daemon costs.
+"""`python -m tests.bench.through MODEL_PATH [--engine vllm] [--streams 16,64,256]`: what the daemon costs.
 
 The same engine process serves all ways in turn, round by round, so that only what stands before it differs: its own
 completion route over its Unix socket and the daemon's /api/generate (raw), which asks that; its own chat route and
@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("path")
     parser.add_argument("--engine", default="vllm")
-    parser.add_argument("--streams", default="1,16,64,256")
+    parser.add_argument("--streams", default="16,64,256", help="of one stream tests.bench.phases tells more")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--args", default="", help="arguments for the engine, separated by spaces")
     parser.add_argument("--tokens", type=int, default=TOKENS)
