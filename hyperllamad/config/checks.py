@@ -41,5 +41,5 @@ def check_values(config: Config, main: Path) -> None:
 
 def _positive(text: str) -> float:
     if (seconds := parse_seconds(text)) <= 0:
-        raise BadRequestError(f'"{text}" is no time to wait: more than 0 was expected')
+        raise BadRequestError(f'"{text}" is no time to wait: more than 0 was expected', hint='such as "10s"')
     return seconds

@@ -35,6 +35,7 @@ NDJSON = "application/x-ndjson"
 BODY_PATIENCE = 30.0  # seconds for the body of a command to arrive
 LOGGED = 200  # characters of a command's field in the log
 MAX_BODY = 1_000_000  # bytes; commands are a few words, but a Modelfile may hold a template and a licence
+_FIELDS = "docs/control.md lists the fields of every command"
 _ROUTE = "the only route is POST /v1/<command>"
 _HINTS = {
     404: _ROUTE,
@@ -96,7 +97,8 @@ def _admitted(name: str, peer: Peer | None, roles: Roles) -> type[Command]:
     """The command of that name, when this request may ask for it; raises HyperLlamaError."""
     # A web page can make a browser on this machine send requests, but not without these two telling on it.
     if "Origin" in request.headers or request.headers.get("Host") != HOST:
-        raise NotPermittedError(f"only requests for the host '{HOST}' and without an Origin are answered here")
+        sentence = f"only requests for the host '{HOST}' and without an Origin are answered here"
+        raise NotPermittedError(sentence, hint=f"ask for http://{HOST}/v1/{name}, and not from a web page")
     if name not in COMMANDS:
         raise UnknownCommandError(name, COMMANDS)
     roles.check(peer, name, COMMANDS[name])
@@ -108,9 +110,9 @@ def _decoded(name: str, kind: type[Command], body: str | bytes) -> Command:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as failure:
-        raise BadRequestError(f"{name}: {_explain(str(failure))}") from failure
+        raise BadRequestError(f"{name}: {_explain(str(failure))}", hint=_FIELDS) from failure
     except msgspec.DecodeError as failure:
-        raise BadRequestError(f"{name}: the body is not JSON: {failure}") from failure
+        raise BadRequestError(f"{name}: the body is not JSON: {failure}", hint=_FIELDS) from failure
 
 
 def _explain(text: str) -> str:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperllamad.core.errors import DiskFullError, HyperLlamaError, StoreError
+from hyperllamad.core.errors import DiskFullError, HyperLlamaError, LoadFailedError, StoreError
 
 DELETED = ".deleted"  # ends the names of what is being removed; such names are never looked at
 RESERVE = 64 << 20  # bytes that pulls and uploads leave free, for logs and the like
@@ -116,6 +116,14 @@ def explained(what: str) -> Iterator[None]:
         raise
     except OSError as failure:
         raise refusal(what, failure) from failure
+
+
+def unreadable(path: object, failure: OSError) -> LoadFailedError:
+    """The error for a file of a model that cannot be read."""
+    denied = failure.errno in {errno.EACCES, errno.EPERM}
+    hint = "the daemon's user must be able to read it, and to enter every directory on the way"
+    sentence = f"{failure.filename or path} cannot be read: {failure.strerror}"
+    return LoadFailedError(sentence, hint=hint if denied else "check the path and the disk")
 
 
 def refusal(what: str, failure: OSError) -> StoreError:

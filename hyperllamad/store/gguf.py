@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.store import disk
 from hyperllamad.store.ggml import TENSOR_TYPES, TensorType
 
 MAX_HEADER = 128 << 20  # bytes; the largest vocabularies seen make headers of some 20 MB
@@ -94,7 +95,7 @@ def read(path: Path, *, arrays: bool = False) -> Header:
         with path.open("rb") as file:
             return _header(_Cursor(file, str(path), os.fstat(file.fileno()).st_size), arrays=arrays)
     except OSError as failure:
-        raise LoadFailedError(f"{path} cannot be read: {failure.strerror}") from failure
+        raise disk.unreadable(path, failure) from failure
 
 
 def truncated(header: Header) -> LoadFailedError:

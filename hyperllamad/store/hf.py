@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad.core.errors import LoadFailedError
-from hyperllamad.store import safetensors_file
+from hyperllamad.store import disk, safetensors_file
 from hyperllamad.store.safetensors_file import Header
 
 MAX_JSON = 16 << 20  # bytes; the index of a model with 60,000 tensors takes 5 MB
@@ -42,7 +42,7 @@ def read(path: Path) -> Directory:
     try:
         return _directory(path)
     except OSError as failure:
-        raise LoadFailedError(f"{failure.filename or path} cannot be read: {failure.strerror}") from failure
+        raise disk.unreadable(path, failure) from failure
 
 
 def _directory(path: Path) -> Directory:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.models import Format, Model
 from hyperllamad.core.names import ModelName
-from hyperllamad.store import capabilities, digest, gguf, hf, hf_facts
+from hyperllamad.store import capabilities, digest, disk, gguf, hf, hf_facts
 from hyperllamad.store.ggml import FILE_TYPES
 from hyperllamad.store.layout import Location, locate
 
@@ -33,7 +33,7 @@ def inspect(name: ModelName, location: Location) -> Model:
             return _gguf_model(name, location)
         return _directory_model(name, location)
     except OSError as failure:
-        raise LoadFailedError(f"{failure.filename or location.path} cannot be read: {failure.strerror}") from failure
+        raise disk.unreadable(location.path, failure) from failure
 
 
 def verbose_info(model: Model) -> dict[str, Any]:
@@ -69,9 +69,11 @@ def _gguf_model(name: ModelName, location: Location) -> Model:
     first = headers[0]
     architecture, kind = first.text("general.architecture"), first.text("general.type")
     if kind in _NO_MODELS or architecture == "clip":
-        raise LoadFailedError(f"{first.path} is {_NO_MODELS.get(kind, 'a vision projector')}, not a model of its own")
+        sentence = f"{first.path} is {_NO_MODELS.get(kind, 'a vision projector')}, not a model of its own"
+        raise LoadFailedError(sentence, hint="name the file with the model's weights")
     if not architecture:
-        raise LoadFailedError(f"{first.path} does not say of what architecture it is")
+        sentence = f"{first.path} does not say of what architecture it is"
+        raise LoadFailedError(sentence, hint="the file is damaged, or was made by an unfinished converter")
     info = _gguf_info(headers)
     return Model(
         name=name,

@@ -22,6 +22,7 @@ from pathlib import Path
 from hyperllamad.core.errors import InvalidNameError, LoadFailedError
 from hyperllamad.core.models import Format
 from hyperllamad.core.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
+from hyperllamad.store import disk
 
 NAME_DEPTH = 3  # host, namespace, model
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -58,8 +59,10 @@ def locate(path: Path) -> Location:
         else:
             parts = _parts(path)
             found = Location(Format.GGUF, parts[0], parts, None)
-    except (OSError, ValueError) as failure:  # ValueError: a null byte in the path
-        raise LoadFailedError(f"{path} cannot be read: {failure}") from failure
+    except OSError as failure:
+        raise disk.unreadable(path, failure) from failure
+    except ValueError as failure:  # a null byte in the path
+        raise LoadFailedError(f"{path} cannot be read: {failure}", hint="check the path") from failure
     if found is None:
         hint = "a model is a .gguf file, or a directory with config.json and .safetensors files"
         raise LoadFailedError(f"{path} holds no model", hint=hint)

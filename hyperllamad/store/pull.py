@@ -35,6 +35,7 @@ from hyperllamad.store.steps import SUCCESS, WRITING, Step
 
 MANIFEST = Step("pulling manifest")
 VERIFYING = Step("verifying sha256 digest")
+_AGAIN = "pull again to go on"
 _LINE = 16 << 20  # bytes of one line from the child: a plan of thousands of files fits
 _KINDS: dict[str, type[HyperLlamaError]] = {
     kind.__name__: kind
@@ -164,7 +165,7 @@ class _Flight:
             self._failure = (type(failure), failure.message, failure.hint)
         finally:
             if not self.over:
-                self._failure = (PullFailedError, "the pull was cut off", "pull again to go on")
+                self._failure = (PullFailedError, "the pull was cut off", _AGAIN)
             self._wake()
 
     async def _run_child(self) -> None:
@@ -174,7 +175,7 @@ class _Flight:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environ
             )
         except OSError as failure:
-            raise PullFailedError(f"the download could not be started: {failure.strerror}") from failure
+            raise PullFailedError(f"the download could not be started: {failure.strerror}", hint=_AGAIN) from failure
         try:
             assert child.stdin is not None  # noqa: S101  # asked for
             with contextlib.suppress(anyio.BrokenResourceError):  # it ended at once: its exit status says more
@@ -190,7 +191,7 @@ class _Flight:
                 await child.aclose()
         if self._phase is not _Phase.WRITING and self._failure is None:
             said = f"it exited with {code}" if code >= 0 else f"it was ended by signal {-code}"
-            raise PullFailedError(f"the download process did not finish: {said}", hint="pull again to go on")
+            raise PullFailedError(f"the download process did not finish: {said}", hint=_AGAIN)
 
     def _hear(self, event: Event) -> None:
         match event:
@@ -269,9 +270,11 @@ async def _events(child: anyio.abc.Process) -> AsyncIterator[Event]:
             try:
                 yield msgspec.json.decode(line, type=Event)
             except msgspec.DecodeError as failure:
-                raise PullFailedError("the download process said something that makes no sense") from failure
+                raise PullFailedError(
+                    "the download process said something that makes no sense", hint=_AGAIN
+                ) from failure
         if len(rest) > _LINE:
-            raise PullFailedError("the download process said too much at once")
+            raise PullFailedError("the download process said too much at once", hint=_AGAIN)
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hyperllamad.core.errors import LoadFailedError
+from hyperllamad.store import disk
 
 MAX_HEADER = (
     16 << 20
@@ -57,7 +58,7 @@ def read(path: Path) -> Header:
         with path.open("rb") as file:
             return _header(path, file, os.fstat(file.fileno()).st_size)
     except OSError as failure:
-        raise LoadFailedError(f"{path} cannot be read: {failure.strerror}") from failure
+        raise disk.unreadable(path, failure) from failure
 
 
 def _header(path: Path, file: BinaryIO, size: int) -> Header:

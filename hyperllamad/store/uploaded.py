@@ -79,7 +79,7 @@ def _placed(sources: Mapping[PurePosixPath, Path]) -> dict[str, Path]:
             raise BadRequestError("supplied file was not in GGUF format" if path.suffix == ".gguf" else "unknown type")
         placed[_gguf_name(path, source)] = source
     if len(placed) != len(sources):
-        raise BadRequestError("two of the files have the same name")
+        raise BadRequestError("two of the files have the same name", hint="give each another one")
     return placed
 
 
