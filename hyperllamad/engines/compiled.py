@@ -32,7 +32,7 @@ def fetch(cache: Path, state: Path) -> Fetched:
     """Move what an earlier release compiled from the cache directory to where it is looked for now.
 
     Renames only, so it takes no time.  A home that has compiled anew in the meantime keeps what it has; the older one
-    is left.  vLLM, which also goes by the path, compiles once more at the next load of a model on a GPU.
+    is left.  MAX, and vLLM on a GPU, also go by the path, as was seen: those compile once more all the same.
     """
     moved, left = [], []
     before = cache / "engines"
