@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperllamad.engines import compiled
+from tests.daemon import daemon
 
 
 @pytest.fixture
@@ -63,3 +64,18 @@ def test_what_a_home_compiled_goes_alone(tmp_path: Path) -> None:
     compiled.remove(tmp_path, "vllm-1-cpu")
     compiled.remove(tmp_path, "vllm-1-cpu")
     assert [path.name for path in (tmp_path / "compiled").iterdir()] == ["vllm-2-cpu"]
+
+
+def test_a_daemon_fetches_it_at_its_start_and_says_so(tmp_path: Path) -> None:
+    with daemon({}, engines=tmp_path / "engines") as running:
+        running.stop()
+        state, before = running.root / "state", running.root / "cache" / "engines"
+        (state / "compiled").unlink()  # a link to what all tests share
+        for home in ("max-1-cpu", "vllm-1-cuda"):
+            (before / home).mkdir(parents=True)
+        (compiled.of(state, "max-1-cpu") / "kernel").mkdir(parents=True)
+        running.start()
+        assert sorted(path.name for path in (state / "compiled").iterdir()) == ["max-1-cpu", "vllm-1-cuda"]
+        said = running.log.read_text()
+    assert "lies in the state directory now homes=vllm-1-cuda" in said
+    assert f"can be deleted directory={before} homes=max-1-cpu" in said
