@@ -93,6 +93,15 @@ class Wire:
         except TimeoutError as failure:  # ETIMEDOUT; nobody above shall take it for a timeout of his own
             raise ConnectionAbortedError(failure.errno, failure.strerror) from failure
 
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and that the kernel has not taken: 0 for a peer that keeps up."""
+        return self._writer.transport.get_write_buffer_size()
+
+    async def drained(self) -> None:
+        """Until a slow peer has taken most of what was written; raises OSError when it is gone."""
+        await self._writer.drain()
+
 
 class _Server(TCPServer):
     """Hypercorn's connection, ended when its client has gone, or sends a request's headers too slowly.

@@ -99,6 +99,7 @@ def test_engine_and_model_files(tmp_path: Path) -> None:
         ("[fleet]\nmax_queue = -1\n", "`fleet.max_queue` is -1, but a whole number >= 0 was expected"),
         ("[server]\nheader_timeout = '0'\n", '`server.header_timeout`: "0" is no time to wait'),
         ("[server]\nunread_timeout = 'soon'\n", "`server.unread_timeout`: time: invalid duration"),
+        ("[server]\nunread_timeout_wanted = 'soon'\n", "`server.unread_timeout_wanted`: time: invalid duration"),
         ("[fleet\n", "not valid TOML"),
     ],
 )
@@ -136,6 +137,7 @@ def test_connections_are_bounded_by_the_descriptors_unless_stated(tmp_path: Path
     write(tmp_path, "[server]\nmax_connections = 5\nconnections_per_address = 0\n")
     assert load_config(tmp_path, {"HOME": "/h"}).server.bounds(20_256) == Bounds(5, 0, 10.0, 75.0, 120.0)
     assert Server().bounds(64).connections == 16, "a few even then"
+    assert Server().unread_wanted == 10.0
 
 
 def test_engines_end_with_the_daemon_unless_stated(tmp_path: Path) -> None:

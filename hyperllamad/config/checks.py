@@ -17,6 +17,7 @@ def check_values(config: Config, main: Path) -> None:
         (main, "server.header_timeout", lambda: _positive(config.server.header_timeout)),
         (main, "server.idle_timeout", lambda: _positive(config.server.idle_timeout)),
         (main, "server.unread_timeout", lambda: parse_seconds(config.server.unread_timeout)),
+        (main, "server.unread_timeout_wanted", lambda: config.server.unread_wanted),
         (main, "fleet.keep_alive", lambda: config.fleet.keep_alive_seconds),
         (main, "fleet.load_timeout", lambda: config.fleet.load_timeout_seconds),
         (main, "fleet.adopt_within", lambda: config.fleet.adopt_within_seconds),

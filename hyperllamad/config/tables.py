@@ -32,6 +32,7 @@ class Server(Table, frozen=True, kw_only=True):
     header_timeout: str = "10s"
     idle_timeout: str = "75s"
     unread_timeout: str = "2m"
+    unread_timeout_wanted: str = "10s"
     debug: bool = False
     continue_streams: bool = True
 
@@ -43,6 +44,11 @@ class Server(Table, frozen=True, kw_only=True):
     def grace(self) -> float:
         """Seconds open requests get at shutdown."""
         return parse_seconds(self.shutdown_grace)
+
+    @property
+    def unread_wanted(self) -> float:
+        """Seconds a client may take nothing of its answer while others wait for the model; 0 = any number."""
+        return parse_seconds(self.unread_timeout_wanted)
 
     def bounds(self, descriptors: int) -> Bounds:
         """Of the API's connections, with so many descriptors to open."""

@@ -55,7 +55,7 @@ async def stream(answers: Answers, telling: Telling) -> Response:
     """A response of events; raises HyperLlamaError as long as nothing was sent."""
     told = _Told(answers, telling)
     first = telling.begin() + await told.block()
-    return Response(StreamBody(first, told.block_or_error), content_type="text/event-stream")
+    return Response(StreamBody(first, told.block_or_error, told.failed), content_type="text/event-stream")
 
 
 async def gather(answers: Answers, count: int) -> tuple[list[Gathered], Tokens]:
@@ -114,7 +114,11 @@ class _Told:
         try:
             return await self.block()
         except Exception as failure:  # noqa: BLE001  # told and logged there
-            text, status = broken_off(failure, self._record)
+            return self.failed(failure)
+
+    def failed(self, failure: Exception) -> bytes:
+        """The last event of a stream that ends so."""
+        text, status = broken_off(failure, self._record)
         self._ended = True
         self._answers.close()
         return self._telling.failure(text, status)

@@ -28,7 +28,7 @@ async def stream(engine: Stream, lines: Lines, granted: int, context_of: Context
     answer = _Answer(engine, lines, granted, context_of)
     first = await answer.block()
     # RESPONSE_TIMEOUT is off for the whole app: a stream ends when it ends.
-    return Response(StreamBody(first, answer.block_or_error), content_type="application/x-ndjson")
+    return Response(StreamBody(first, answer.block_or_error, answer.failed), content_type="application/x-ndjson")
 
 
 async def whole(engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
@@ -106,6 +106,10 @@ class _Answer:
         try:
             return await self.block()
         except Exception as failure:  # noqa: BLE001  # told and logged there
-            text, _ = broken_off(failure, self._progress.record)
+            return self.failed(failure)
+
+    def failed(self, failure: Exception) -> bytes:
+        """The last line of a stream that ends so."""
+        text, _ = broken_off(failure, self._progress.record)
         self._ended = True
         return ollama_lines.error_line(text)

@@ -82,6 +82,9 @@ class Lease(Protocol):
     def release(self) -> None:
         """Give it back, granted or not; again does nothing."""
 
+    def wanted(self) -> bool:
+        """Somebody waits for it to be given back."""
+
 
 class Row(Protocol):
     """One instance, as much of it as the API shows."""
@@ -138,7 +141,13 @@ class Catalog(Protocol):
 class Wire(Protocol):
     """Writes chunks of a response body past the web framework; see listen.Wire for when that is sound."""
 
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and not taken."""
+
     async def write(self, data: bytes) -> None: ...
+    async def drained(self) -> None:
+        """Until most of that was taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ async def _lease(
 ) -> Upstream:
     wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client, weight=told.weight)
     held.callback(wish.release)
+    told.wanted, told.unread = wish.wanted, services.config.server.unread_wanted
     try:
         upstream = await wish.granted()
     except HyperLlamaError as refusal:

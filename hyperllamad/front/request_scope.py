@@ -40,6 +40,8 @@ class Record:
     error: str = ""
     streaming: bool = False  # a stream was about to begin; Ollama gives errors from there on another content type
     another: Callable[[], Awaitable[Upstream]] | None = None  # engine like the one it has, should that one die
+    wanted: Callable[[], bool] | None = None  # somebody else waits for the engine it has
+    unread: float = 0.0  # seconds its client may take nothing of the answer while that is so; 0 = any number
     inference: bool = False  # worth a line in the log
     status: int = 0
     finished: bool = False

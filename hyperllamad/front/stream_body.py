@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
+import anyio
 from quart import request
 
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.front import replies
+from hyperllamad.front import replies, request_scope
 from hyperllamad.front.ports import Wire
 from hyperllamad.front.request_scope import Record
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger(__name__)
+
+_LARGE = 1 << 15  # bytes; half of what is written before a write waits for the client
 
 
 def broken_off(failure: Exception, told: Record) -> tuple[str, int]:
@@ -34,6 +38,18 @@ def broken_off(failure: Exception, told: Record) -> tuple[str, int]:
     return text, status
 
 
+class UnreadError(HyperLlamaError):
+    """The client took nothing of its answer while others waited for the engine."""
+
+    code = "unread"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the answer was ended: nothing of it was read for {seconds:.0f} s while others waited for the model",
+            hint="`server.unread_timeout_wanted` is how long that may take",
+        )
+
+
 class StreamBody:
     """An async iterable of blocks for Quart: the first one that is there already, then what `more` gives until b"".
 
@@ -46,9 +62,17 @@ class StreamBody:
     An iterator and not a generator: there is nothing to close, whatever moment it is left at.
     """
 
-    def __init__(self, first: bytes, more: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        first: bytes,
+        more: Callable[[], Awaitable[bytes]],
+        failed: Callable[[Exception], bytes] | None = None,
+    ) -> None:
+        """`failed` is the last block of an answer that ends so; without it there is no engine to wait for."""
         self._first = first
         self._more = more
+        self._failed = failed
+        self._told, self._held = request_scope.record(), request_scope.held()
         self._wire: Wire | None = request.scope["state"].get("wire")
 
     def __aiter__(self) -> StreamBody:
@@ -68,8 +92,38 @@ class StreamBody:
         more, write = self._more, wire.write
         try:
             while block := await more():
-                await write(block)
+                if not wire.pending and len(block) <= _LARGE:
+                    await write(block)
+                elif not await self._write_slowly(wire, block):
+                    return
         except OSError as gone:
             # What the server is about to tell Quart.  Ending the body instead would make Hypercorn believe that the
             # connection can be used again, and keep it for as long as one may idle.
             raise asyncio.CancelledError from gone
+
+    async def _write_slowly(self, wire: Wire, block: bytes) -> bool:
+        """To a client that does not keep up; False when the answer was ended, because the engine is wanted."""
+        told, since = self._told, time.monotonic()
+        if self._failed is None or not told.unread or told.wanted is None:
+            await wire.write(block)
+            return True
+        look = min(1.0, told.unread / 4)
+        with anyio.move_on_after(look) as late:
+            await wire.write(block)
+        left = wire.pending
+        while late.cancelled_caught:
+            now = time.monotonic()
+            if wire.pending < left:
+                left, since = wire.pending, now
+            elif now - since >= told.unread and told.wanted():
+                await self._let_go(wire, UnreadError(now - since))
+                return False
+            with anyio.move_on_after(look) as late:
+                await wire.drained()
+        return True
+
+    async def _let_go(self, wire: Wire, failure: UnreadError) -> None:
+        """Of the engine: the client still gets what was written, and why there is no more, should it read again."""
+        assert self._failed is not None  # noqa: S101 - or nobody had looked
+        await self._held.pop_all().aclose()
+        await wire.write(self._failed(failure))

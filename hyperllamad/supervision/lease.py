@@ -14,11 +14,20 @@ from hyperllamad.supervision.upstream import Upstream
 class Lease:
     """Register release() with whatever ends the request before waiting for granted()."""
 
-    def __init__(self, number: int, model: Model, key: Key, on_release: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        model: Model,
+        key: Key,
+        on_release: Callable[[int], None],
+        wanted: Callable[[Key], bool] = lambda _: False,
+    ) -> None:
+        """`wanted`: somebody waits for leases of that instance to end."""
         self.number = number
         self.model = model
         self.key = key
         self._on_release = on_release
+        self._wanted = wanted
         self._released = False
         self._answered = anyio.Event()
         self._answer: Upstream | HyperLlamaError | None = None
@@ -36,6 +45,10 @@ class Lease:
         if not self._released:
             self._released = True
             self._on_release(self.number)
+
+    def wanted(self) -> bool:
+        """Somebody waits for it to be given back."""
+        return not self._released and self._wanted(self.key)
 
     def answer(self, answer: Upstream | HyperLlamaError) -> None:
         """For the supervisor: how the wish was decided."""

@@ -91,7 +91,7 @@ class Supervisor:
         Make sure that the lease is released however the request ends, and only then wait for it.
         """
         plan = self._planner.plan(model)
-        lease = Lease(next(self._numbers), model, plan.key, self._release)
+        lease = Lease(next(self._numbers), model, plan.key, self._release, self._wanted)
         self._performer.leases[lease.number] = lease
         self._crew.expect(plan, model.name)
         terms = self._accounts.terms(plan)
@@ -106,6 +106,11 @@ class Supervisor:
     def _release(self, number: int) -> None:
         self._performer.leases.pop(number, None)
         self._performer.feed(self._fleet.release(number, self._clock()))
+
+    def _wanted(self, key: Key) -> bool:
+        """Requests wait for a slot of the instance, or it is to leave once its own have ended."""
+        view = self._fleet.view(key, self._clock())
+        return view is not None and (view.waiting > 0 or view.state in {State.DRAINING, State.SETTLING})
 
     # -- for the administrator -------------------------------------------------------------------------------------
 

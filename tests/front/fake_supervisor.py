@@ -165,6 +165,9 @@ class FakeLease:
             self._supervisor.open -= 1
             self._supervisor.ended()
 
+    def wanted(self) -> bool:
+        return self._supervisor.wanted
+
 
 @dataclass(frozen=True)
 class FakeRow:
@@ -189,6 +192,7 @@ class FakeSupervisor:
     open: int = 0
     taken: int = 0
     closing: bool = False
+    wanted: bool = False  # somebody waits for each lease
     loaded: Model | None = None
     keep_alive: float = 300.0
     kept: list[tuple[str, float]] = field(default_factory=list)

@@ -18,6 +18,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from hyperllamad.config.load import load_config
+from hyperllamad.config.tables import Server
 from hyperllamad.doors import Current
 from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
@@ -144,3 +145,38 @@ async def test_a_client_that_stops_reading_slows_only_itself(house: OpenHouse, w
         assert not h.engine.asked[0].finished
         await wait_until(lambda: h.supervisor.open == 1)
     await h.wait_idle()
+
+
+@pytest.mark.parametrize("route", ["/api/chat", "/v1/chat/completions"])
+async def test_a_client_that_reads_nothing_lets_go_of_what_others_wait_for(
+    house: OpenHouse, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "unread_wanted", 0.2)
+    ask = ASK | {"stream": True}
+    async with house(endless) as h, h.client.exchange("POST", route, ask) as exchange:
+        exchange.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wait_until(lambda: bool(h.engine.asked))
+        # Held back for longer than that, it keeps its engine as long as nobody else wants it.
+        pieces = 0
+        while (now := h.supervisor.upstream.works[0].pieces) > pieces:
+            pieces = now
+            await anyio.sleep(0.3)
+        assert (h.supervisor.open, h.engine.asked[0].aborted) == (1, False)
+        h.supervisor.wanted = True
+        await h.wait_idle()
+        await wait_until(lambda: h.engine.asked[0].aborted)
+        assert h.supervisor.upstream.suspicions == 0
+        exchange.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        body = (await exchange.reply()).body
+        assert b"nothing of it was read for" in body[-400:], "what was written is still there, and why it ended"
+        assert len(body) > 100_000
+
+
+async def test_a_client_that_reads_slowly_is_waited_for(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "unread_wanted", 0.4)
+    async with house(endless) as h, h.client.exchange("POST", "/api/chat", ASK) as exchange:
+        h.supervisor.wanted = True
+        for _ in range(8):  # twice as long as it may take nothing
+            await exchange.reader.read(1 << 20)
+            await anyio.sleep(0.1)
+        assert h.supervisor.open == 1

@@ -61,6 +61,22 @@ async def test_two_names_of_the_same_weights_are_one_instance(runtime: Path) -> 
             assert "ready" in ring.last(10)
 
 
+async def test_a_lease_knows_whether_others_wait_for_its_end(runtime: Path) -> None:
+    async with fake.supervised(runtime, max_loaded_models=1) as supervisor:
+        model = fake.model(runtime, "m", parallel=1)
+        first = supervisor.lease(model)
+        await first.granted()
+        assert not first.wanted()
+        second = supervisor.lease(model)  # for the only slot
+        assert first.wanted()
+        second.release()
+        assert not first.wanted()
+        supervisor.lease(fake.model(runtime, "other"))  # for the only place
+        assert first.wanted()
+        first.release()
+        assert not first.wanted()
+
+
 async def test_keep_alive_zero_ends_it_after_its_request(runtime: Path) -> None:
     async with fake.supervised(runtime) as supervisor:
         lease = supervisor.lease(fake.model(runtime, "m"), keep_alive=0)
