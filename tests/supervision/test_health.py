@@ -20,8 +20,8 @@ from hyperllamad.supervision.activity import Meter
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.supervision.upstream import Upstream, Work
 from tests.supervision import fake
+from tests.supervision.deaths import guard_of, kill_main
 from tests.supervision.processes import alive, wait_for
-from tests.supervision.test_faults import guard_of, kill_main
 
 
 @pytest.fixture(autouse=True)
