@@ -56,7 +56,9 @@ REALS: dict[str, Part] = {
 }
 PARTS: dict[str, Part] = {
     **REALS,
-    **{f"kill-{n}": lambda short, v=v: kills.kill_engines(v, 3 if short else 200) for n, v in enumerate(kills.VICTIMS)},
+    "kill-main": lambda short: kills.kill_engines("the API process", 3 if short else 200),
+    "kill-worker": lambda short: kills.kill_engines("a worker", 3 if short else 200),
+    "kill-guard": lambda short: kills.kill_engines("the guard", 3 if short else 200),
     "kill-daemon": lambda short: kills.kill_daemon(2 if short else 200),
     "stop-main": lambda short: kills.stop_engines("the API process", 1 if short else 20, at_once=3 if short else 10),
     "stop-worker": lambda short: kills.stop_engines("a worker", 1 if short else 20, at_once=3 if short else 10),
