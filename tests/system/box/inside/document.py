@@ -7,6 +7,7 @@ check, and so does a reason for a command that is not written any more.  Some ar
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,20 @@ INSTEAD = {
     "sudo dnf remove hyperllama": "sudo dnf remove -y hyperllama",
 }
 FIRST = "sudo systemctl edit hyperllamad"  # there is no network here: the wheels come before the engine
+FIREWALL = "sudo firewall-cmd --permanent --zone=home --add-service=hyperllama && sudo firewall-cmd --reload"
+NETFILTER = 12  # of netlink(7)
+
+
+def _has_packet_filter() -> bool:
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER).close()
+    except OSError:
+        return False
+    return True
+
+
+if not _has_packet_filter():
+    LEFT_OUT[FIREWALL] = "the kernel of this machine has no packet filter"
 
 
 def _commands() -> Iterator[str]:
@@ -118,7 +133,7 @@ AFTER = {
     "sudo systemctl restart hyperllamad": _serves,
     "hyperllamactl engine install llama_cpp": _engine,
     "sudo systemctl daemon-reload": _adopts,
-    "sudo firewall-cmd --permanent --zone=home --add-service=hyperllama && sudo firewall-cmd --reload": _open,
+    FIREWALL: _open,
     "sudo systemctl daemon-reload && sudo systemctl start hyperllama": _quadlet,
     "sudo dnf remove hyperllama": _gone,
 }
@@ -128,7 +143,9 @@ AFTER = {
 def _() -> None:
     sh(f"mkdir -p {ROOT}/dist && ln -s {BOX}/rpms/1 {ROOT}/dist/rpm && ln -s {BOX}/packaging {ROOT}/packaging")
     sh(f"ln -s {BOX}/wheels /srv/wheels && mkdir -p /etc/containers/systemd")
-    sh(f"useradd --create-home {MEMBER} && systemctl start firewalld")
+    sh(f"useradd --create-home {MEMBER}")
+    if FIREWALL not in LEFT_OUT:
+        sh("systemctl start firewalld")
     # A plugin of dnf's that Fedora does not install by default, and Debian does without what it needs.
     sh("sed -i 's/^enabled = host-only/enabled = false/' /etc/dnf/libdnf5-plugins/local.conf")
     # Of root's rights the page speaks in sudo's words.
