@@ -198,13 +198,15 @@ class Fleet:
         return out + self._settle(now)
 
     def put_to_sleep(self, key: Key, level: int, why: str, now: float) -> list[Action]:
-        """Have a READY instance sleep after its requests; any other is left as it is."""
+        """Have a READY instance sleep after its requests, or leave where host memory is full; others stay."""
         slot = self._slots.get(key)
         out: list[Action] = []
         if slot is not None and slot.state is State.READY:
-            self._journal.tell("slept", slot.key, why, now)
-            slot.sleeps_at(level)
-            out = self._roster.apply(slot, Order.SLEEP, now)
+            fits = level != 1 or slot.host_memory() <= self._admission.sleep_memory()
+            self._journal.tell("slept" if fits else "unloaded", slot.key, why, now)
+            if fits:
+                slot.sleeps_at(level)
+            out = self._roster.apply(slot, Order.SLEEP if fits else Order.DRAIN, now)
         return out + self._settle(now)
 
     def retry(self, key: Key, now: float) -> list[Action]:

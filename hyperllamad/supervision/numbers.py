@@ -7,7 +7,6 @@ from typing import TypedDict
 
 from hyperllamad.config.tables import Config
 from hyperllamad.core.admission import Rules
-from hyperllamad.supervision import memory
 from hyperllamad.supervision.plan import models_at_once
 
 
@@ -24,8 +23,11 @@ class FleetNumbers(TypedDict):
     rules: Rules
 
 
-def numbers(config: Config, *, measured: bool) -> FleetNumbers:
-    """`measured`: somebody counts memory, so models are limited by it and not by number alone."""
+def numbers(config: Config, *, measured: bool, at_start: int) -> FleetNumbers:
+    """`measured`: somebody counts memory, so models are limited by it and not by number alone.
+
+    `at_start`: bytes of host memory that there were before any model was loaded; those who sleep hold some of it later.
+    """
     table = config.fleet
     stated = table.sleep_memory_bytes
     return FleetNumbers(
@@ -40,6 +42,6 @@ def numbers(config: Config, *, measured: bool) -> FleetNumbers:
             measured=measured,
             gpu_overhead=table.gpu_overhead_bytes,
             spread=table.spread,
-            sleep_memory=memory.read()[1] // 2 if stated is None else stated,
+            sleep_memory=at_start // 2 if stated is None else stated,
         ),
     )

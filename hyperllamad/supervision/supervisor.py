@@ -25,6 +25,7 @@ from hyperllamad.core.names import ModelName
 from hyperllamad.core.question import Answer, Question
 from hyperllamad.engines.base import Home
 from hyperllamad.engines.homes import Homes
+from hyperllamad.supervision import memory
 from hyperllamad.supervision.accounts import Accounts
 from hyperllamad.supervision.adoption import Foundling, Resolve
 from hyperllamad.supervision.broadcast import Watch
@@ -35,7 +36,7 @@ from hyperllamad.supervision.learned import Learned
 from hyperllamad.supervision.lease import Lease
 from hyperllamad.supervision.logs import Ring
 from hyperllamad.supervision.meter import Meter
-from hyperllamad.supervision.numbers import numbers
+from hyperllamad.supervision.numbers import FleetNumbers, numbers
 from hyperllamad.supervision.performer import Performer
 from hyperllamad.supervision.plan import Planner
 from hyperllamad.supervision.probe import NORMAL, Pace
@@ -69,7 +70,8 @@ class Supervisor:
         self._resolve = resolve
         self._counts = meter is not None
         self._planner = Planner(config, homes, verdict)
-        self._fleet = Fleet(**numbers(config, measured=self._counts))
+        self._at_start = memory.read()[1]
+        self._fleet = Fleet(**self._numbers_of(config))
         self._accounts = Accounts(meter, Learned(config.paths.state / "learned.json"))
         self._performer = Performer(config, homes, self._fleet, self._accounts, clock, pace=pace)
         self._crew = self._performer.crew
@@ -77,6 +79,9 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._closing = anyio.Event()
         self._leaving = False  # engines go on for the next life, as far as they can
+
+    def _numbers_of(self, config: Config) -> FleetNumbers:
+        return numbers(config, measured=self._counts, at_start=self._at_start)
 
     # -- for requests ----------------------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class Supervisor:
         self._config = config
         self._planner.configure(config)
         self._crew.configure(config)
-        self._performer.feed(self._fleet.retune(self._clock(), **numbers(config, measured=self._counts)))
+        self._performer.feed(self._fleet.retune(self._clock(), **self._numbers_of(config)))
         leaving = {}
         for view in self._fleet.views(self._clock()):
             name = self._crew.plans[view.key].model.name
@@ -228,7 +233,7 @@ class Supervisor:
 
     async def machine_changed(self) -> None:
         """There are other GPUs than before: count anew how many models they hold, and how much memory."""
-        self._performer.feed(self._fleet.retune(self._clock(), **numbers(self._config, measured=self._counts)))
+        self._performer.feed(self._fleet.retune(self._clock(), **self._numbers_of(self._config)))
         await self.measure()
 
     async def measure(self) -> None:

@@ -186,6 +186,12 @@ def test_a_sleeper_that_does_not_end_in_time_is_not_waited_for() -> None:
     assert machine.measure() == "term b", "stopped after all"
 
 
+def test_who_is_put_to_sleep_with_a_full_budget_leaves() -> None:
+    machine = full_of_sleep()
+    assert machine.do(machine.fleet.put_to_sleep(B, 1, "the machine goes to sleep", machine.now)) == "term b"
+    assert machine.state(A) is State.ASLEEP
+
+
 def test_whoever_is_asked_for_goes_on_sleeping() -> None:
     machine = full_of_sleep()
     assert machine.want(A, 60, sleep_levels=(1,)) == "term b"

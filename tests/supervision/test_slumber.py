@@ -11,6 +11,7 @@ import pytest
 from hyperllamad.core.errors import EngineDiedError
 from hyperllamad.core.instance import Fact, State
 from hyperllamad.core.models import Kind
+from hyperllamad.supervision import memory
 from hyperllamad.supervision.life import Life
 from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.supervision.upstream import Upstream
@@ -166,3 +167,15 @@ async def test_with_a_full_budget_who_slept_longest_is_stopped_and_the_next_one_
         await lease.granted()
         lease.release()
         assert supervisor.events.last(1)[0].record.what == "woken"
+
+
+async def test_the_budget_is_of_what_there_was_at_start(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who sleep hold part of the machine's memory: they must not be stopped because there is less of it now."""
+    async with fake.supervised(runtime, max_loaded_models=1) as supervisor:
+        for name in "ab":
+            lease = supervisor.lease(fake.model(runtime, name, "--sleeps", size=100 << 20))
+            await lease.granted()
+            lease.release()
+        monkeypatch.setattr(memory, "read", lambda: (1 << 30, 1 << 20))
+        await supervisor.machine_changed()
+        assert [row.state for row in supervisor.rows()] == [State.ASLEEP, State.READY]
