@@ -9,6 +9,7 @@ import pytest
 
 from hyperllamactl import render
 from hyperllamactl.protocol.base import Failed, FilePart, Progress
+from hyperllamactl.protocol.daemon import StatusReport
 from hyperllamactl.talk import Talk, painter
 
 DAY = 86400
@@ -176,3 +177,14 @@ def test_elsewhere_each_step_is_a_line() -> None:
         talk.progress(Progress(phase=phase, elapsed=elapsed))
     talk.fail(Failed(code="x", message="no", hint="try"))
     assert file.getvalue() == "starting  0.0s\nweights  1.0s\nwarming  3.0s\nhyperllamactl: no\ntry\n"
+
+
+def test_a_gpu_that_is_not_used_is_named_in_status() -> None:
+    why = "GPU 0 (NVIDIA L4) is not used: Xid 79: it has fallen off the bus"
+    report = StatusReport(
+        version="0.1.0", pid=7, started_at=0.0, url="http://x", config="/etc/x", gpu_problems=[why, "another"]
+    )
+    (line,) = [line for line in render.status(report, 0.0).splitlines() if line.startswith("GPU:")]
+    assert line.removeprefix("GPU:").strip() == f"{why}; another"
+    quiet = StatusReport(version="0.1.0", pid=7, started_at=0.0, url="http://x", config="/etc/x")
+    assert "GPU:" not in render.status(quiet, 0.0)
