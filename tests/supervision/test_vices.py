@@ -118,12 +118,13 @@ async def _through(supervisor: Supervisor, model: Model, state: str, kill: bool,
                     await anyio.sleep(0.05)
                 if state in {"draining", "stopping"}:
                     supervisor.unload(model, cut=state == "stopping")
-        if kill or state == "backoff":
-            with contextlib.suppress(ProcessLookupError):
-                if pid := pid_of(supervisor, model):
-                    os.kill(pid, signal.SIGKILL)
-        if state == "backoff":
+        if kill:
+            kill_main(supervisor, model)
+        if (
+            state == "backoff"
+        ):  # on a busy machine the pause may be over before it is seen, or nobody there to be killed
             while state_of(supervisor, model) not in {State.BACKOFF, State.FAILED, None}:
+                kill_main(supervisor, model)
                 await anyio.sleep(0.01)
         reached[state_of(supervisor, model) or State.GONE] += 1
         lease.release()
@@ -144,6 +145,12 @@ async def ask_in_vain(upstream: Upstream) -> None:
 def state_of(supervisor: Supervisor, model: Model) -> State | None:
     row = fake.row(supervisor, str(model.name))
     return row.state if row is not None else None
+
+
+def kill_main(supervisor: Supervisor, model: Model) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if pid := pid_of(supervisor, model):
+            os.kill(pid, signal.SIGKILL)
 
 
 def pid_of(supervisor: Supervisor, model: Model) -> int:
