@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -43,15 +44,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run the daemon until it is told to stop."""
     options = parser().parse_args(argv)
     try:
-        config = load_config(options.config)
+        config = _read(options.config)
     except ConfigError as failure:
         print(f"hyperllamad: {failure}", file=sys.stderr)
         return 2
     if options.check_config:
         print(f"hyperllamad: the configuration in {config.paths.config} is good", file=sys.stderr)
         return 0
-    read = partial(load_config, options.config)
+    read = partial(_read, options.config)
     return _run(config, read, demo=options.demo or "", prepare_only=options.prepare)
+
+
+def _read(stated: Path | None) -> Config:
+    """The configuration; a directory that was named must be there, or a slip of the pen would mean the defaults."""
+    named = stated or Path(os.environ.get("HYPERLLAMA_CONFIG") or "/")
+    if not named.is_dir():
+        hint = "--config or $HYPERLLAMA_CONFIG name the directory that holds hyperllamad.toml"
+        raise ConfigError(f"{named} is no directory", hint=hint)
+    return load_config(stated)
 
 
 def _run(config: Config, read: Callable[[], Config], *, demo: str, prepare_only: bool) -> int:

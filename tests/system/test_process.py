@@ -40,6 +40,15 @@ def test_a_wrong_configuration_is_refused_before_anything_starts(tmp_path: Path)
         assert "`fleet.max_queue` is 'many', but a whole number was expected" in done.stderr
 
 
+def test_a_directory_that_is_named_and_not_there_is_no_reason_to_take_defaults(tmp_path: Path) -> None:
+    for arguments, environ in (
+        (["--config", str(tmp_path / "no")], {}),
+        ([], {"HYPERLLAMA_CONFIG": str(tmp_path / "no")}),
+    ):
+        done = hyperllamad(*arguments, "--check-config", **environ)
+        assert (done.returncode, f"{tmp_path / 'no'} is no directory" in done.stderr) == (2, True)
+
+
 def test_a_taken_port_is_named_with_what_to_do(running: Daemon, tmp_path: Path) -> None:
     directories = f'state = "{tmp_path}/s"\ncache = "{tmp_path}/c"\nruntime = "{tmp_path}/r"\n'
     (tmp_path / "hyperllamad.toml").write_text(f"[paths]\n{directories}")
