@@ -74,11 +74,32 @@ MUTANTS = (
         "tests/front/test_ollama_stream.py",
     ),
     Mutant(
+        "a client that reads nothing lets go of what others wait for",
+        "hyperllamad/front/stream_body.py",
+        "elif now - since >= told.unread and told.wanted():",
+        "elif False:",
+        "tests/front/test_hang_ups.py",
+    ),
+    Mutant(
+        "a stopped guard is let go on",
+        "hyperllamad/supervision/child.py",
+        "            self._rouse()",
+        "            pass",
+        "tests/supervision/test_child.py",
+    ),
+    Mutant(
+        "memory that does not come back is named",
+        "hyperllamad/core/ledger.py",
+        "self.missing += self._owes(one, one.ended_at)",
+        "pass",
+        "tests/supervision/test_missing_memory.py",
+    ),
+    Mutant(
         "the death of a worker is noticed",
         "hyperllamad/supervision/vital.py",
         "watches.cancel_scope.cancel()",
         "pass",
-        "tests/supervision/test_faults.py",
+        "tests/supervision/test_faults_serving.py",
     ),
 )
 
@@ -94,6 +115,9 @@ def survives(mutant: Mutant) -> bool:
                 shutil.copyfile(source, target)
         file = Path(scratch, mutant.file)
         text = file.read_text(encoding="utf-8")
+        assert Path(scratch, mutant.test).is_file(), (
+            f"{mutant.test} is not there, so it would fail whatever is taken out"
+        )
         assert text.count(mutant.old) == 1, f"{mutant.file} holds it {text.count(mutant.old)} times: {mutant.old}"
         file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not real", mutant.test]
