@@ -42,7 +42,17 @@ class Arrivals:
         self._keep_alive = keep_alive
 
     def place(self, now: float) -> list[Action]:
-        """Find a place for each model that is waited for, in the order of their oldest requests."""
+        """Find a place for each model that is waited for, in the order of their oldest requests.
+
+        Again until nothing comes of it: a younger one that was placed may be pinned to what an older one waited for,
+        which then fits nowhere any more and is told so.
+        """
+        out: list[Action] = []
+        while found := self._place_each(now):
+            out += found
+        return out
+
+    def _place_each(self, now: float) -> list[Action]:
         out: list[Action] = []
         older: set[Key] = set()
         wishes = [] if self._service.paused else list(self._service.queue.models())
