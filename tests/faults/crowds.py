@@ -113,7 +113,7 @@ def _crowd(running: Daemon, clients: int, seconds: float, said: bytes) -> tuple[
 
 
 def _warm(running: Daemon) -> tuple[int, int]:
-    """(descriptors, resident bytes) of the daemon once it has answered a few."""
+    """The usage of the daemon once it has answered a few."""
     with ThreadPoolExecutor(16) as pool:
         assert all("".join(text) == answer_of(5) for text in pool.map(lambda _: list(chat(running, "m", 5)), range(64)))
     eventually(lambda: _requests(running) == 0, within=10, what="quiet")
@@ -121,10 +121,15 @@ def _warm(running: Daemon) -> tuple[int, int]:
 
 
 def usage(running: Daemon) -> tuple[int, int]:
-    """(descriptors, resident bytes) of the daemon."""
+    """(descriptors, bytes of anonymous memory) of the daemon, swapped out or not.
+
+    Pages of its program and libraries do not count: the kernel takes and brings those as it likes.
+    """
     assert running.process is not None
     proc = Path(f"/proc/{running.process.pid}")
-    return len(list((proc / "fd").iterdir())), int((proc / "statm").read_text().split()[1]) * 4096
+    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    kibibytes = sum(int(fields[name].split()[0]) for name in ("RssAnon", "VmSwap"))
+    return len(list((proc / "fd").iterdir())), kibibytes << 10
 
 
 class _Unix(http.client.HTTPConnection):
