@@ -43,7 +43,7 @@ MUTANTS = (
         "hyperllamad/core/progress.py",
         "longer = max(1.0, unread / self.longest_prompt)",
         "longer = 1.0",
-        "tests/supervision/test_health.py",
+        "tests/core/test_progress.py",
     ),
     Mutant(
         "a token is asked for when the health check is silent",
