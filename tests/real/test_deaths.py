@@ -58,6 +58,7 @@ def test_kill_in_the_middle_of_a_stream(served: Daemon, victim: Callable[[int], 
     assert served.row(MODEL)["pid"] not in old
 
 
+@pytest.mark.long
 def test_an_answer_goes_on_where_its_engine_was_killed(served: Daemon) -> None:
     """Greedy, it is the same text as in peace.  More of this: tests/faults."""
     options = {"temperature": 0, "num_predict": 32}

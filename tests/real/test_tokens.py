@@ -12,7 +12,7 @@ import pytest
 from tests.daemon import Daemon
 from tests.real.conftest import MODEL
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 TEXT = "Hello wörld, <|im_start|>user  日本"
 TOKENS = [19556, 267, 29989, 400, 28, 216, 1, 4093, 216, 17097, 241, 115, 40993]
