@@ -30,9 +30,9 @@ class EventLines:
         self._rest = b""  # the beginning of a line whose end has not come
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that `data` completes, in order, white space around them or not; raises EventTooLongError."""
+        """The payloads that `data` completes, in order, without white space around them; raises EventTooLongError."""
         if not self._rest and data[:7] == b"data: {" and data[-2:] == b"\n\n" and data.find(b"\n") == len(data) - 2:
-            return [data[6:-2]]  # one whole event, as almost every read is while the engine is not ahead of us
+            return [data[6:-2].rstrip()]  # one whole event, as almost every read is while the engine is not ahead of us
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST:
