@@ -162,13 +162,19 @@ def test_the_end_of_a_sick_engine_explains_it_when_nothing_else_does() -> None:
     assert str(stage.view(A).error) == "killed by signal 9"
 
 
-def test_ten_minutes_of_being_ready_make_good_for_all_crashes() -> None:
+def almost_ten_minutes_ready() -> Stage:
+    """One instance that has crashed once, and has been ready for 599 seconds since."""
     stage = Stage(restart_budget=1, keep_alive=math.inf)
     stage.load(A)
     stage.report(A, Fact.EXITED)
     stage.later(0.5)
     stage.report(A, Fact.READY)
     stage.later(599)
+    return stage
+
+
+def test_ten_minutes_of_being_ready_make_good_for_all_crashes() -> None:
+    stage = almost_ten_minutes_ready()
     assert stage.view(A).crashes == 1
     stage.later(1)
     assert stage.view(A).crashes == 0
@@ -177,12 +183,7 @@ def test_ten_minutes_of_being_ready_make_good_for_all_crashes() -> None:
 
 
 def test_less_than_ten_minutes_do_not() -> None:
-    stage = Stage(restart_budget=1, keep_alive=math.inf)
-    stage.load(A)
-    stage.report(A, Fact.EXITED)
-    stage.later(0.5)
-    stage.report(A, Fact.READY)
-    stage.later(599)
+    stage = almost_ten_minutes_ready()
     assert stage.report(A, Fact.EXITED) == ["a failed", "cut a"]
 
 

@@ -273,20 +273,6 @@ async def test_two_at_once_are_one_too_many(homes: Homes) -> None:
     assert len(homes.all()) == 1
 
 
-async def test_the_index_of_the_configuration_is_asked(
-    homes: Homes, tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.delenv("PIP_FIND_LINKS")
-    for name in ("tiny-engine", "tiny-part"):
-        page = tmp_path / "index" / name / "index.html"
-        page.parent.mkdir(parents=True)
-        files = sorted(wheels.glob(f"{name.replace('-', '_')}-*"))
-        page.write_text("".join(f'<a href="{file.as_uri()}">{file.name}</a>\n' for file in files))
-    home = await install(homes, engine(), EngineTable(index_url=(tmp_path / "index").as_uri()))
-    assert has(home, "tiny_engine")
-
-
 async def test_without_a_gpu_the_cpu_variant_is_taken(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
     made = engine()
     made.variants["cuda"] = Recipe(requirements=("tiny-engine=={version}",), version="2.0", disk=1000)

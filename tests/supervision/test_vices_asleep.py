@@ -29,8 +29,8 @@ OVER = {State.FAILED, State.STOPPING, State.BACKOFF, None}  # it will not come t
 @pytest.fixture(autouse=True)
 def _fake_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     fake.install(monkeypatch)
-    monkeypatch.setattr(slumber, "ANSWER_WITHIN", 1.0)
-    monkeypatch.setattr(slumber, "SWITCH_WITHIN", 1.0)
+    monkeypatch.setattr(slumber, "ANSWER_WITHIN", 3.0)  # healthy ones keep within it on a busy machine, too
+    monkeypatch.setattr(slumber, "SWITCH_WITHIN", 3.0)
 
 
 @pytest.mark.timeout(240)
@@ -49,7 +49,7 @@ async def test_it_ends_and_others_are_served(runtime: Path, state: State) -> Non
         for number, vice in enumerate(VICES):
             group.start_soon(one, number, *vice)
     assert reached.total() == len(VICES)
-    assert reached[state] >= len(VICES) // 3, reached  # on a busy machine healthy ones are late too, and end before
+    assert reached[state] >= len(VICES) // 2, reached
 
 
 async def _through(root: Path, vice: tuple[str, ...], state: State, *, kill: bool) -> State:
