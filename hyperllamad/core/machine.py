@@ -40,9 +40,7 @@ class Gpu:
     unified: bool = False  # it has no memory of its own: total and free are the machine's
     bandwidth: int = 0  # bytes a second between it and its memory; 0 = not known
     ours: int = 0  # of `used`, what our own engines hold: it comes back when they are unloaded
-    recovery: int | None = (
-        None  # what the driver asks to be done before it can be used, in NVML's numbers; None = unknown
-    )
+    recovery: int | None = None  # what the driver asks for before it can be used, in NVML's numbers; None = unknown
 
     @property
     def room(self) -> int:
