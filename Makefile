@@ -46,7 +46,7 @@ test-system: $(VENV)/.installed-dev
 test-system-engines: $(VENV)/.installed-dev engines
 	$(BIN)/python -m tests.system.box engines
 
-## The container's image, built by buildah on the box's tree in place of Fedora's image, and its daemon run.
+## The container's image, built by podman on the box's tree in place of Fedora's image, its container run and used.
 container: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.system.box container
 

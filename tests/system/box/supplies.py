@@ -39,19 +39,28 @@ def install_host_packages(*packages: str) -> None:
 def gather(tree: Path, *, plain: bool) -> Path:
     """A directory with everything the checks need, as the machine sees it at /opt/box; `plain`: without namespaces."""
     box = CACHE / "supplies"
-    box.mkdir(parents=True, exist_ok=True)
+    engine_and_model()
     rpms.build(tree, box / "rpms" / "1", plain=plain)
     rpms.build(tree, box / "rpms" / "2", version=NEXT_VERSION, plain=plain)
     rpms.build(tree, box / "rpms" / "bundled", bundled=True, plain=plain)
-    _wheels(box / "wheels")
-    _model(box / "model")
     _standin(box / "standin")
     shutil.rmtree(box / "inside", ignore_errors=True)
     shutil.copytree(Path(__file__).with_name("inside"), box / "inside", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests/store/hub.py", box / "inside")
     shutil.copy(ROOT / "packaging/rpm/rpmlint.toml", box)
     shutil.copy(ROOT / "docs/install.md", box)
     shutil.copytree(ROOT / "packaging", box / "packaging", dirs_exist_ok=True)
     return box
+
+
+def engine_and_model() -> tuple[Path, Path]:
+    """A folder of wheels that llama.cpp is installed from, and one with the demo model."""
+    box = CACHE / "supplies"
+    box.mkdir(parents=True, exist_ok=True)
+    wheels, model = box / "wheels", box / "model"
+    _wheels(wheels)
+    _model(model)
+    return wheels, model
 
 
 def _wheels(directory: Path) -> None:

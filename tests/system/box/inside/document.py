@@ -6,25 +6,29 @@ check, and so does a reason for a command that is not written any more.  Some ar
 
 from __future__ import annotations
 
+import atexit
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-from lib import ASIDE, BOX, ask, check, eventually, processes, sh, show
+import hub
+from lib import ASIDE, BOX, ask, chat, check, eventually, instances, processes, sh, show
 
 PAGE = Path(BOX) / "install.md"
 ROOT = "/root/hyperllama"  # as if the sources lay there
-MODEL = "hf.co/bartowski/SmolLM2-135M-Instruct-GGUF"
+REPOSITORY = "bartowski/SmolLM2-135M-Instruct-GGUF"
+MODEL = f"hf.co/{REPOSITORY}"
 MEMBER = "member"
+AS_MEMBER = f"runuser -u {MEMBER} --"
+UNTIL_THE_END = ExitStack()
 
 LEFT_OUT = {
     "make rpm": "needs a network and a mirror of Debian; `make rpm` itself has built what is installed here",
-    f"hyperllamactl pull {MODEL}": "needs the model hub",
-    f"hyperllamactl load {MODEL}": "needs what the line before would have fetched; the demo model is loaded instead",
     "make run": "needs a network; `make test` begins with it",
-    "podman build -t hyperllama -f packaging/container/Containerfile .": "needs Fedora's image from a registry",
-    "podman exec hyperllama hyperllamactl engine install llama_cpp": "needs the image that is not built here",
+    "podman build -t hyperllama -f packaging/container/Containerfile .": "`make container` runs it",
+    "podman exec hyperllama hyperllamactl engine install llama_cpp": "`make container` runs it",
 }
 INSTEAD = {
     # The address of what was built.
@@ -32,7 +36,10 @@ INSTEAD = {
         f"cd {ROOT} && sudo dnf install -y ./dist/rpm/hyperllama-0.1.0-1.*.noarch.rpm"
     ),
     "sudo usermod -aG hyperllama $USER": f"USER={MEMBER}; sudo usermod -aG hyperllama $USER",
-    "hyperllamactl engine install llama_cpp": f"runuser -u {MEMBER} -- hyperllamactl engine install llama_cpp",
+    **{
+        f"hyperllamactl {line}": f"{AS_MEMBER} hyperllamactl {line}"
+        for line in ("engine install llama_cpp", f"pull {MODEL}", "list", f"load {MODEL}")
+    },
     # What the page says is written in the editor.
     "sudo systemctl edit hyperllamad": (
         "printf '[Service]\\nEnvironment=PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels\\n'"
@@ -100,10 +107,15 @@ def _grouped() -> None:
 
 def _engine() -> None:
     assert "llama_cpp" in sh("hyperllamactl engine list -q")
-    store = "/var/lib/hyperllama/models/smollm2@135m"
-    sh(f"install -d -o hyperllama -g hyperllama -m 0750 /var/lib/hyperllama/models {store}")
-    sh(f"install -o hyperllama -g hyperllama -m 0640 {BOX}/model/*.gguf {store}/")
-    assert "is ready" in sh(f"runuser -u {MEMBER} -- hyperllamactl load smollm2:135m")
+
+
+def _pulled() -> None:
+    assert MODEL in sh(f"{AS_MEMBER} hyperllamactl list")
+
+
+def _loaded() -> None:
+    assert [row["state"] for row in instances()] == ["ready"], instances()
+    assert chat(model=MODEL)
 
 
 def _adopts() -> None:
@@ -132,6 +144,8 @@ AFTER = {
     "sudo usermod -aG hyperllama $USER": _grouped,
     "sudo systemctl restart hyperllamad": _serves,
     "hyperllamactl engine install llama_cpp": _engine,
+    f"hyperllamactl pull {MODEL}": _pulled,
+    f"hyperllamactl load {MODEL}": _loaded,
     "sudo systemctl daemon-reload": _adopts,
     FIREWALL: _open,
     "sudo systemctl daemon-reload && sudo systemctl start hyperllama": _quadlet,
@@ -150,6 +164,17 @@ def _() -> None:
     sh("sed -i 's/^enabled = host-only/enabled = false/' /etc/dnf/libdnf5-plugins/local.conf")
     # Of root's rights the page speaks in sudo's words.
     sh("printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/bin/sudo && chmod +x /usr/local/bin/sudo")
+
+
+@check("a model hub that speaks the real one's HTTP, with the demo model's bytes, and the service told where it is")
+def _() -> None:
+    stand_in = UNTIL_THE_END.enter_context(hub.serve())
+    atexit.register(UNTIL_THE_END.close)
+    (model,) = Path(BOX, "model").glob("*.gguf")
+    stand_in.put(REPOSITORY, {"SmolLM2-135M-Instruct-Q4_1.gguf": model.read_bytes()})
+    drop_in = Path("/etc/systemd/system/hyperllamad.service.d/hub.conf")
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text(f"[Service]\nEnvironment=HF_ENDPOINT={stand_in.url}\n")
 
 
 @check("every command that is left out, said differently or looked at afterwards stands on the page")

@@ -94,11 +94,11 @@ def ask(path: str, body: dict[str, Any] | None = None, *, limit: float = 120) ->
         raise AssertionError(f"{path}: {failure.code} {failure.read().decode()}") from failure
 
 
-def chat(words: int = 8) -> str:
-    """One short answer of the demo model."""
+def chat(words: int = 8, model: str = MODEL) -> str:
+    """One short answer, of the demo model unless another is named."""
     message = {"role": "user", "content": "What is the capital of France?"}
     options = {"num_predict": words, "temperature": 0}
-    answer = ask("/api/chat", {"model": MODEL, "messages": [message], "options": options, "stream": False})
+    answer = ask("/api/chat", {"model": model, "messages": [message], "options": options, "stream": False})
     content = answer["message"]["content"]
     assert content, answer
     return str(content)
