@@ -1,9 +1,10 @@
-"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; five minutes.
+"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; seven minutes.
 
 Three questions, each answered in rounds (rounds.py).  How much later does the first token of a hot model come while
 other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
 queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
-that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.
+that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.  There it asks a
+prompt that is in the cache, so that one step is all that it waits for, and questions of a hundred words, all new.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import sys
 import tempfile
 import time
@@ -32,6 +34,8 @@ HEAVY = 500  # requests that the heavy client has open all the time
 LONG = 100  # tokens of its answers
 EVEN = ("--token-delay", "0.01", "--words", "100")  # of an engine that answers any number of requests at the same pace
 PAUSE = 0.01  # seconds between two requests of the one that is measured
+CACHED = "1 2"
+WORDS = 100  # of a question
 
 
 def rows(running: Daemon) -> list[InstanceRow]:
@@ -53,17 +57,29 @@ def rest(found: list[InstanceRow]) -> bool:
     return all(row.state == "ready" and not row.running and not row.waiting for row in found)
 
 
+def cached() -> str:
+    return CACHED
+
+
+def question() -> str:
+    """One that no cache knows, not even its beginning."""
+    return " ".join(str(random.randrange(100)) for _ in range(WORDS))
+
+
 @contextlib.asynccontextmanager
-async def first_tokens(running: Daemon, model: str) -> AsyncIterator[Callable[[float], Awaitable[list[float]]]]:
+async def first_tokens(
+    running: Daemon, model: str, prompt: Callable[[], str] = cached
+) -> AsyncIterator[Callable[[float], Awaitable[list[float]]]]:
     """What measures, for so many seconds, the times to first token of requests one after the other."""
     connector = aiohttp.TCPConnector(local_addr=("127.0.0.1", 0))
-    body = {"model": model, "prompt": "1 2", "options": {"num_predict": 1, "temperature": 0}}
+    options = {"num_predict": 1, "temperature": 0}
 
     async with aiohttp.ClientSession(running.url, connector=connector) as session:
 
         async def measure(seconds: float) -> list[float]:
             found, end = [], time.perf_counter() + seconds
             while (began := time.perf_counter()) < end:
+                body = {"model": model, "prompt": prompt(), "options": options}
                 async with session.post("/api/generate", json=body) as reply:
                     assert reply.status == 200, await reply.text()
                     await reply.content.readline()
@@ -97,11 +113,11 @@ async def hot_model(running: Daemon, count: int) -> None:
     print(f"{'':<13} {loads} loads beside it")
 
 
-async def light_client(running: Daemon, count: int, label: str) -> None:
+async def light_client(running: Daemon, count: int, label: str, prompt: Callable[[], str] = cached) -> None:
     """Measured once the crowd has come: its arrival is a burst of parsing, not a queue."""
     answers = 0
     async with (
-        first_tokens(running, "shared") as measure,
+        first_tokens(running, "shared", prompt) as measure,
         crowd(running.url, "127.0.0.4", HEAVY, LONG, "shared") as heavy,
     ):
 
@@ -134,6 +150,7 @@ def main(count: int) -> None:
         asyncio.run(light_client(running, count, "light, even"))
     with daemon({"shared": models["shared"]}, **crowded) as running:
         asyncio.run(light_client(running, count, "light, llama"))
+        asyncio.run(light_client(running, count, "light, asks", question))
 
 
 if __name__ == "__main__":
