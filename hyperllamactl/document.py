@@ -115,7 +115,8 @@ def _type(field: dict[str, Any]) -> str:
     if "$ref" in field:
         return _anchor(field["$ref"].rpartition("/")[2])
     if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"])
+        options = sorted(field["anyOf"], key=lambda option: option.get("type") == "null")  # msgspec's order varies
+        return " or ".join(map(_type, options))
     if field.get("type") == "array":
         return f"array of {_type(field['items'])}"
     return str(field.get("type", "any"))

@@ -58,7 +58,7 @@ async def wait_ready(socket: str, path: str, pace: Pace) -> None:
 async def is_well(session: aiohttp.ClientSession, path: str, patience: float) -> bool:
     """Whether the engine answers GET `path` with 200 in that many seconds."""
     try:
-        async with session.get(path, timeout=aiohttp.ClientTimeout(total=patience)) as reply:
+        async with session.get(BASE + path, timeout=aiohttp.ClientTimeout(total=patience)) as reply:
             return reply.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False

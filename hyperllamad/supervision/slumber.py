@@ -18,7 +18,7 @@ from hyperllamad.core.errors import EngineDiedError
 from hyperllamad.core.models import Kind
 from hyperllamad.supervision import memory
 from hyperllamad.supervision.plan import Plan
-from hyperllamad.supervision.upstream import Connector, open_session
+from hyperllamad.supervision.upstream import BASE, Connector, open_session
 
 log = logging.getLogger("hyperllamad.supervision")
 
@@ -79,7 +79,7 @@ class Slumber:
         try:
             async with (
                 open_session(Connector(self._socket)) as session,
-                session.post(path, json=body, timeout=aiohttp.ClientTimeout(total=within)) as reply,
+                session.post(BASE + path, json=body, timeout=aiohttp.ClientTimeout(total=within)) as reply,
             ):
                 content = await reply.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:

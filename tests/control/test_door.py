@@ -152,8 +152,13 @@ async def test_other_methods_are_refused(door: Door) -> None:
 
 
 async def test_a_body_without_end_is_refused(door: Door) -> None:
-    answer = await door.post("/v1/ps", b" " * (door_app.MAX_BODY + 1))
-    assert (answer.status, answer.last.hint) == (413, "a command takes at most 1000000 bytes")
+    # By hand: aiohttp 3.10 reports a connection that was closed while it sent, though it has the answer.
+    reader, writer = await asyncio.open_unix_connection(door.path)
+    writer.write(b"POST /v1/ps HTTP/1.1\r\nHost: hyperllamad\r\nContent-Length: %d\r\n\r\n" % (door_app.MAX_BODY + 1))
+    head, _, body = (await reader.readuntil(b"}")).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"a command takes at most 1000000 bytes" in body
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

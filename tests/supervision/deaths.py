@@ -8,13 +8,13 @@ import signal
 from hyperllamad.core.models import Kind
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.supervision.upstream import Upstream
+from hyperllamad.supervision.upstream import BASE, Upstream
 
 
 async def stream(upstream: Upstream, words: int = 10, seen: list[bytes] | None = None) -> list[bytes]:
     """The events of a streamed answer; `seen` has them even if it breaks off."""
     seen = [] if seen is None else seen
-    async with upstream.session.post(Kind.CHAT, json={"stream": True, "words": words}) as reply:
+    async with upstream.session.post(BASE + Kind.CHAT, json={"stream": True, "words": words}) as reply:
         async for line in reply.content:
             if line.strip():
                 seen.append(line)

@@ -18,6 +18,7 @@ from hyperllamad.supervision import procfs
 from hyperllamad.supervision.lines import LONGEST
 from hyperllamad.supervision.logs import MOST_CHARACTERS, MOST_LINES
 from hyperllamad.supervision.supervisor import Supervisor
+from hyperllamad.supervision.upstream import BASE
 from tests.supervision import fake
 from tests.supervision.deaths import guard_of, kill_guard, kill_main, kill_worker, stream
 from tests.supervision.processes import alive, wait_for
@@ -128,7 +129,7 @@ async def test_bad_answers_harm_only_their_request(runtime: Path) -> None:
         with pytest.raises(aiohttp.ClientError):
             await stream(upstreams["--half-sse"], seen=seen)
         assert len(seen) == 3  # the role and two words; half an event is none
-        async with upstreams["--error-500"].session.post(Kind.CHAT, json={}) as reply:
+        async with upstreams["--error-500"].session.post(BASE + Kind.CHAT, json={}) as reply:
             assert (reply.status, (await reply.json())["error"]["code"]) == (500, 500)
         assert [(row.state, row.running) for row in supervisor.rows()] == [(State.READY, 1)] * 3
 

@@ -18,7 +18,7 @@ from hyperllamad.core.names import ModelName
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.activity import Meter
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.supervision.upstream import Upstream, Work
+from hyperllamad.supervision.upstream import BASE, Upstream, Work
 from tests.supervision import fake
 from tests.supervision.deaths import guard_of, kill_main
 from tests.supervision.processes import alive, wait_for
@@ -35,7 +35,7 @@ async def ask(upstream: Upstream, words: int = 10, *, prompt: str = "", slow: fl
     work.waiting = True
     body = {"stream": True, "words": words, "messages": [prompt]}
     try:
-        async with upstream.session.post(Kind.CHAT, json=body) as reply:
+        async with upstream.session.post(BASE + Kind.CHAT, json=body) as reply:
             async for line in reply.content:
                 work.waiting = False
                 work.pieces += line.startswith(b"data: {")

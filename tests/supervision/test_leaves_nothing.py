@@ -13,7 +13,7 @@ import pytest
 
 from hyperllamad.core.models import Kind
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.supervision.upstream import Upstream
+from hyperllamad.supervision.upstream import BASE, Upstream
 from tests.supervision import fake
 from tests.supervision.asking import chat
 from tests.supervision.processes import descriptors, mine, wait_for
@@ -63,7 +63,7 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
                     connection.cancel()
                 upstream = await lease.granted()
                 outcome = "in the stream"
-                async with upstream.session.post(Kind.CHAT, json={"stream": True, "words": 2000}) as reply:
+                async with upstream.session.post(BASE + Kind.CHAT, json={"stream": True, "words": 2000}) as reply:
                     while await reply.content.readline():
                         lines -= 1
                         if lines == 0 and leaves == "in the stream":
@@ -86,7 +86,7 @@ async def test_fifty_rude_clients_leave_no_lease(runtime: Path) -> None:
             upstream = await lease.granted()
 
             async def running(upstream: Upstream = upstream) -> int:
-                async with upstream.session.get("/metrics") as reply:
+                async with upstream.session.get(BASE + "/metrics") as reply:
                     return int((await reply.text()).split()[1])
 
             with anyio.fail_after(5):

@@ -14,7 +14,7 @@ from hyperllamad.core.models import Kind
 from hyperllamad.supervision import memory
 from hyperllamad.supervision.life import Life
 from hyperllamad.supervision.supervisor import Supervisor
-from hyperllamad.supervision.upstream import Upstream
+from hyperllamad.supervision.upstream import BASE, Upstream
 from tests.supervision import fake
 from tests.supervision.processes import wait_for
 
@@ -42,7 +42,9 @@ class Loaded:
         life._report = report  # type: ignore[method-assign]
 
     async def ask(self) -> tuple[int, str]:
-        async with self.upstream.session.post(Kind.COMPLETION, json={"prompt": "count", "max_tokens": 3}) as reply:
+        async with self.upstream.session.post(
+            BASE + Kind.COMPLETION, json={"prompt": "count", "max_tokens": 3}
+        ) as reply:
             return reply.status, (await reply.text())
 
 
@@ -90,7 +92,7 @@ async def test_one_that_comes_back_with_other_weights_is_started_afresh(
         await fake.wait_change(supervisor, "m", State.READY)
         lease = supervisor.lease(fake.model(runtime, "m", "--sleeps", "--wrong-weights"))
         upstream = await lease.granted()
-        async with upstream.session.post(Kind.COMPLETION, json={"prompt": "count", "max_tokens": 3}) as reply:
+        async with upstream.session.post(BASE + Kind.COMPLETION, json={"prompt": "count", "max_tokens": 3}) as reply:
             assert "one two three" in await reply.text()
         lease.release()
     assert "'ten nine eight seven' instead of 'one two three four'" in caplog.text

@@ -12,6 +12,7 @@ from hyperllamad.core.errors import BusyError, ClosingError
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
+from hyperllamad.supervision.upstream import BASE
 from tests.supervision import fake
 from tests.supervision.asking import chat
 from tests.supervision.processes import alive, wait_for
@@ -145,7 +146,7 @@ async def test_unload_waits_for_requests_and_cut_does_not(runtime: Path) -> None
         upstream = await lease.granted()
         assert supervisor.unload(model)
         assert await chat(upstream, max_tokens=1) == "one"
-        async with upstream.session.post(Kind.CHAT, json={"stream": True, "words": 10**6}) as reply:
+        async with upstream.session.post(BASE + Kind.CHAT, json={"stream": True, "words": 10**6}) as reply:
             assert await reply.content.readline()
             assert supervisor.unload(model, cut=True)
             with pytest.raises(aiohttp.ClientError):

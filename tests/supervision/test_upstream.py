@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from hyperllamad.supervision.plan import resolve
-from hyperllamad.supervision.upstream import Upstream
+from hyperllamad.supervision.upstream import BASE, Upstream
 from tests.supervision import fake
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -66,7 +66,7 @@ async def test_every_request_has_a_connection_of_its_own(runtime: Path) -> None:
     server.end.set()
     async with upstream(runtime, server) as one:
         for number in range(3):
-            async with one.session.get("/health") as reply:
+            async with one.session.get(BASE + "/health") as reply:
                 assert await reply.read() == b"hello"
             assert server.connections == number + 1
         assert one.explain() == ""
@@ -80,7 +80,7 @@ async def test_a_cut_wakes_whoever_waits_for_the_next_bytes(runtime: Path) -> No
         outcomes = []
 
         async def read() -> None:
-            async with one.session.get("/health") as reply:
+            async with one.session.get(BASE + "/health") as reply:
                 assert await reply.content.readany() == b"hello"
                 waiting.set()
                 with pytest.raises(aiohttp.ClientError):
@@ -104,7 +104,7 @@ async def test_after_a_cut_there_are_no_new_requests(runtime: Path) -> None:
     async with upstream(runtime, server) as one:
         one.cut("because")
         with pytest.raises(aiohttp.ClientConnectionError, match="because"):
-            await one.session.get("/health")
+            await one.session.get(BASE + "/health")
         assert server.connections == 0
 
 
@@ -120,7 +120,7 @@ async def test_a_cut_while_connecting_leaves_no_connection(runtime: Path, monkey
 
         monkeypatch.setattr(aiohttp.UnixConnector, "connect", cut_meanwhile)
         with pytest.raises(aiohttp.ClientConnectionError, match="because"):
-            await one.session.get("/health")
+            await one.session.get(BASE + "/health")
 
 
 async def test_the_first_reason_stays(runtime: Path) -> None:
