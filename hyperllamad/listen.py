@@ -166,10 +166,27 @@ class _Server(TCPServer):
         with contextlib.suppress(OSError):  # the connection ended in a way Hypercorn does not know, as ETIMEDOUT
             await super()._close()
 
+    def let_go(self) -> None:
+        """The connection is over: it and its protocol hold each other, and 7 KiB, no longer.
+
+        Somebody who is still about to close it, because it was idle, finds a protocol that does nothing.
+        """
+        self.protocol = _ENDED
+
     def _head_is_here(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _Ended:
+    """In place of the protocol of a connection that is over."""
+
+    async def handle(self, _: Event) -> None:
+        """Nobody is there any more."""
+
+
+_ENDED: Any = _Ended()
 
 
 def _with_wire(app: Any) -> Any:
@@ -213,6 +230,7 @@ async def serve(
             await server
         finally:
             connections.remove(writer)
+            server.let_go()
 
     async with anyio.create_task_group() as tasks:
 

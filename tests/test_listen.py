@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import select
 import socket
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,35 @@ async def test_a_connection_that_ends_between_two_requests_is_gone(
             await client.aclose()
             await held[0].wait_none_left()
             stop.set()
+
+
+async def test_connections_that_are_over_leave_nothing_for_the_collector(
+    unix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would find a circle only after tens of thousands of objects more: the daemon grows by what waits there."""
+    made: list[weakref.ref[listen._Server]] = []
+
+    class Seen(listen._Server):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(listen, "_Server", Seen)
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as tasks:
+            stop = await running(tasks, App(), unix)
+            for path in ("/", "/wire", ""):
+                async with await anyio.connect_unix(unix) as client:
+                    if path:
+                        await ask(client, path)
+                        await client.receive()
+            with anyio.fail_after(10):
+                while len(made) < 3 or any(one() is not None for one in made):
+                    await anyio.sleep(0.005)
+            stop.set()
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_stopped_reading_is_hung_up_at_the_end_of_grace(unix: Path) -> None:

@@ -26,6 +26,7 @@ from hyperllamad.supervision.adoption import Foundling, Resolve
 from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.endings import End
 from hyperllamad.supervision.housing import Housing
+from hyperllamad.supervision.leftovers import Leftovers
 from hyperllamad.supervision.life import Life
 from hyperllamad.supervision.logs import LogBook, Ring
 from hyperllamad.supervision.place import Stand
@@ -67,6 +68,7 @@ class Crew:
         self.plans: dict[Key, Plan] = {}  # of every instance, and of every lease not yet answered
         self.lives: dict[Key, Life] = {}  # those of whom a process may be left
         self._logs = LogBook()
+        self._leftovers = Leftovers()
         self._take_over(config)
 
     def configure(self, config: Config) -> None:
@@ -83,6 +85,7 @@ class Crew:
         """Live in these tasks."""
         self._tasks = tasks
         tasks.start_soon(self._spares.run, self._delegation)
+        tasks.start_soon(self._leftovers.run)
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -123,7 +126,11 @@ class Crew:
             progressed=lambda: self._progressed(key),
             ended=lambda end: self._ended(key, end),
         )
-        self._tasks.start_soon(life.run)
+        self._tasks.start_soon(self._live, life)
+
+    async def _live(self, life: Life) -> None:
+        await life.run()
+        self._leftovers.more()
 
     def do(self, key: Key, effect: Effect, level: int, cause: str) -> None:
         """Anything but SPAWN; `cause` is what clients are told whose streams are cut."""
