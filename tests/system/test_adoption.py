@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,11 @@ def test_one_that_is_still_loading_goes_on_loading(start: Start) -> None:
 def _quiet(running: Daemon) -> None:
     """A request that will not be answered."""
     with contextlib.suppress(OSError, ValueError):
-        ask(running)
+        try:
+            ask(running)
+        except urllib.error.HTTPError as refusal:
+            refusal.close()  # a warning in later versions of Python
+            raise
 
 
 class Stream(threading.Thread):
