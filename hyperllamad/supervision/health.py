@@ -91,7 +91,7 @@ class Health:
 
     def _ask(self, group: anyio.abc.TaskGroup) -> None:
         """For one token, unless one is being asked for; that this is a request, too, lets _look_when_busy judge it."""
-        if not self._asking:
+        if not self._asking and not self._upstream.asleep:
             self._asking = True
             group.start_soon(self._ask_one)
 
@@ -103,6 +103,8 @@ class Health:
                     self._progress.answered()
                     return
                 await anyio.sleep(self._pace.again)
+                if self._upstream.asleep:  # it was sent to sleep meanwhile: no wonder
+                    return
             self._end("answers nothing but errors and was killed")
         finally:
             self._asking = False

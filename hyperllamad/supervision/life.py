@@ -155,6 +155,8 @@ class Life:
 
     def sleep(self, level: int) -> None:
         """Have the engine give up its memory; reports SLEPT, or SICK when it cannot."""
+        if self.upstream is not None:
+            self.upstream.asleep = True  # from here on: what it is asked while it falls asleep it may never answer
         self._switch(lambda slumber: slumber.sleep(level), Fact.SLEPT)
 
     def wake(self) -> None:
@@ -269,6 +271,8 @@ class Life:
             self._log(logging.WARNING, f"is ended: {error}")
             self._sicken(error.message)
         else:
+            if self.upstream is not None:
+                self.upstream.asleep = fact is Fact.SLEPT
             self._log(
                 logging.INFO, f"{'sleeps' if fact is Fact.SLEPT else 'is awake'} after {time.monotonic() - began:.2f} s"
             )

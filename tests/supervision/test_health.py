@@ -15,6 +15,7 @@ import pytest
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
+from hyperllamad.core.suspension import Rest
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.activity import Meter
 from hyperllamad.supervision.supervisor import Supervisor
@@ -48,6 +49,12 @@ async def ask(upstream: Upstream, words: int = 10, *, prompt: str = "", slow: fl
 
 def stop_main(supervisor: Supervisor) -> None:
     os.kill(supervisor.rows()[0].pid, signal.SIGSTOP)
+
+
+def state_of(supervisor: Supervisor) -> State | None:
+    """Of the model m."""
+    row = fake.row(supervisor, "m")
+    return None if row is None else row.state
 
 
 def stop_worker(supervisor: Supervisor) -> None:
@@ -123,6 +130,26 @@ async def test_an_idle_one_is_asked_for_a_token_now_and_then(runtime: Path) -> N
         upstream = await supervisor.lease(model).granted()  # the first token is the first probe's
         await upstream.died.wait()
         assert "made no token" in upstream.explain()
+
+
+async def test_one_that_sleeps_is_asked_for_nothing(runtime: Path) -> None:
+    """However long it is idle, and whatever was suspected of it before: it would answer with an error."""
+    pace = dataclasses.replace(fake.FAST, idle=0.1)
+    async with fake.supervised(runtime, pace=pace) as supervisor:
+        awake = await supervisor.lease(fake.model(runtime, "awake")).granted()
+        lease = supervisor.lease(fake.model(runtime, "m", "--sleeps"))
+        upstream = await lease.granted()
+        lease.release()
+        supervisor.interruptions.rest(lease.key, Rest.SLEEP, 1, "the test wants it")
+        await wait_for(lambda: state_of(supervisor) is State.ASLEEP)
+        before, others = _probed(upstream), _probed(awake)
+        upstream.suspect()
+        await wait_for(lambda: _probed(awake) >= others + 3)
+        assert (_probed(upstream), state_of(supervisor)) == (before, State.ASLEEP)
+        woken = supervisor.lease(lease.model)
+        await woken.granted()
+        await wait_for(lambda: _probed(upstream) > before)  # awake, it is looked after again
+        woken.release()
 
 
 async def test_one_that_answers_nothing_but_errors_is_replaced(runtime: Path) -> None:
