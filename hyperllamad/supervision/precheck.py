@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.models import Format, Model
-from hyperllamad.store import gguf, safetensors_file
+from hyperllamad.store import disk, gguf, safetensors_file
 
 _INCOMPLETE = "the model was not downloaded completely: fetch it again"
 
@@ -20,6 +20,13 @@ _INCOMPLETE = "the model was not downloaded completely: fetch it again"
 def check(model: Model) -> None:
     """Raises LoadFailedError: the sentence says which file, and what is wrong with it."""
     path = Path(model.path)
+    try:
+        _check(model, path)
+    except OSError as failure:  # a directory above it that we may not look into, a name in its index that is none
+        raise disk.unreadable(path, failure) from failure
+
+
+def _check(model: Model, path: Path) -> None:
     if not path.exists():
         hint = "it was moved or deleted; `hyperllamactl list` shows the models that are here"
         raise LoadFailedError(f"{path} does not exist", hint=hint)
@@ -53,5 +60,5 @@ def _shards(path: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_bytes())["weight_map"].values())
         return sorted(path / name for name in names)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
         raise LoadFailedError(f"{index} cannot be understood: {failure}", hint=_INCOMPLETE) from failure

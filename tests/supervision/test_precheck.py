@@ -60,8 +60,11 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
         precheck.check(wrong)
 
 
-@pytest.mark.parametrize("damage", ["config", "shard", "short", "index", "empty"])
+@pytest.mark.parametrize("damage", ["config", "shard", "short", "index", "nested", "name", "empty"])
 def test_a_damaged_directory_is_refused(directory: Path, damage: str) -> None:
+    def index(shard: str) -> None:
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+
     def weights_gone() -> None:
         for path in directory.glob("model*"):
             path.unlink()
@@ -71,6 +74,11 @@ def test_a_damaged_directory_is_refused(directory: Path, damage: str) -> None:
         "shard": ((directory / "model-2.safetensors").unlink, r"model-2\.safetensors does not exist"),
         "short": (lambda: safetensors(directory / "model-2.safetensors", promised=100, there=99), "is truncated"),
         "index": (lambda: (directory / "model.safetensors.index.json").write_text("{"), "cannot be understood"),
+        "nested": (
+            lambda: (directory / "model.safetensors.index.json").write_text("[" * 100_000),
+            "cannot be understood",
+        ),
+        "name": (lambda: index("x" * 300), "x{300} (cannot be read: File name too long|does not exist)"),
         "empty": (weights_gone, "has no weights"),
     }
     act, sentence = damages[damage]
