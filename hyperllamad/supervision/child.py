@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from hyperllamad.engines.base import Launch, Place
@@ -128,10 +129,14 @@ class Child:
             except OSError as failure:
                 if self._found is not None:
                     return await self._lost(self._found)
+                if self._popen is not None:
+                    await self._end_unwatched(self._popen)
                 return Exit(0, spawn_error=failure.errno or errno.EIO)
             try:
                 with self._scope:
                     await self._live(guard, output)
+                if self._left and self._exit is not None:  # it ended by itself in the moment it was left
+                    await self._wait_gone(guard)
             except BaseException:
                 self.kill()
                 with anyio.move_on_after(LAST_WAIT, shield=True):
@@ -151,14 +156,18 @@ class Child:
         """Start the guard; descriptors of its process and of what its output comes from.  Raises OSError."""
         ours, theirs = socket.socketpair()
         held.callback(ours.close)
-        output, inlet = self._pipe()
-        held.callback(os.close, output)
-        for descriptor in (ours.fileno(), output):
-            os.set_blocking(descriptor, False)
-        where = str(place.directory(self._where)) if self._patience else ""
-        about = [str(theirs.fileno()), self._where.group, where, str(self._patience)]
-        try:
-            guard = subprocess.Popen(
+        with contextlib.ExitStack() as given_away:
+            given_away.callback(theirs.close)
+            output, inlet = self._pipe()
+            held.callback(os.close, output)
+            given_away.callback(os.close, inlet)
+            for descriptor in (ours.fileno(), output):
+                os.set_blocking(descriptor, False)
+            where = str(place.directory(self._where)) if self._patience else ""
+            about = [str(theirs.fileno()), self._where.group, where, str(self._patience)]
+            # Not in a thread of anyio, though it takes some milliseconds: the kernel tells the guard of our death when
+            # the thread ends that started it, and theirs end once they are idle.
+            guard = self._popen = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(GUARD), *about, *self._launch.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=inlet,
@@ -168,10 +177,7 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the daemon alone
             )
-        finally:
-            theirs.close()
-            os.close(inlet)
-        self._popen = guard
+        self._control = ours
         process = os.pidfd_open(guard.pid)  # a zombie at least: nobody else reaps it
         held.callback(os.close, process)
         self._begin(guard.pid, process, ours)
@@ -208,6 +214,12 @@ class Child:
         ours.setblocking(False)  # noqa: FBT003 - the socket module takes it no other way
         self._begin(found.guard.pid, process, ours)
         return process, output
+
+    async def _end_unwatched(self, guard: subprocess.Popen[bytes]) -> None:
+        """The guard was started, and there is no descriptor left to watch it by: it ends what it has begun."""
+        self.kill()
+        await anyio.to_thread.run_sync(guard.wait, abandon_on_cancel=True)
+        self._control = None
 
     async def _lost(self, found: Leader) -> Exit:
         """It cannot be taken over: whoever is still there is ended."""

@@ -113,6 +113,25 @@ async def test_a_guard_that_cannot_be_started_may_be_tried_again(where: Place, m
     assert (ended.spawn_error, ended.transient) == (11, True)
 
 
+async def test_a_guard_that_cannot_be_watched_is_ended(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptors ran out behind its start: nobody would end the engine, which may outlive the daemon here."""
+
+    def full(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    told = Told()
+    launch = Launch(("sleep", "600"), {}, where.cwd)
+    one = Child(launch, where, on_line=told.line, on_start=told.started.set, patience=60.0)
+    monkeypatch.setattr(os, "pidfd_open", full)
+    with anyio.fail_after(10):
+        ended = await one.run()
+    assert (ended.spawn_error, ended.transient) == (24, True)
+    assert one._popen is not None
+    assert not alive(one._popen.pid)
+    mark = f"{place.MARK}={place.directory(where)}".encode()
+    assert not [each.pid for each in procfs.processes() if mark in procfs.environment(each.pid)]
+
+
 async def test_a_ctrl_c_in_the_terminal_reaches_neither_guard_nor_engine(where: Place) -> None:
     one, told = fake(where)
     async with running(one):
