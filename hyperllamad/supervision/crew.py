@@ -233,9 +233,10 @@ class Crew:
         return True
 
     async def wait_left(self, key: Key) -> None:
-        """Until one that was left goes on alone."""
-        await self.lives[key].left.wait()
-        del self.lives[key]
+        """Until one that was left goes on alone, or has ended in that very moment."""
+        if (life := self.lives.get(key)) is not None:
+            await life.over.wait()
+            self.lives.pop(key, None)
 
     def _stand(self, key: Key) -> Stand:
         ring = self._logs.get(key)

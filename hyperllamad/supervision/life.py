@@ -79,7 +79,8 @@ class Life:
         self._where: Place | None = None  # once it has one
         if found is not None and found.leader.guard is not None:  # its memory is ours to count from the first moment
             self.guard = found.leader.guard.pid
-        self.left = anyio.Event()  # it goes on without us
+        self.left = False  # it goes on without us
+        self.over = anyio.Event()  # it does, or nobody of it is left
         self._report = report
         self._progressed = progressed
         self._on_end = ended
@@ -136,7 +137,7 @@ class Life:
     def leave(self, cause: str) -> None:
         """Let the engine go on for the next life; open streams end.  Nothing is done to it any more.
 
-        `left` tells when that is done.
+        `over` tells when that is done.
         """
         assert self._child is not None  # noqa: S101 - see can_be_left
         self._leaves = True
@@ -196,19 +197,17 @@ class Life:
         try:
             await self._live(where, spare)
         finally:
-            if not self.left.is_set():
+            if not self.left:
                 await self._house.remove(where)
 
     async def _live(self, where: Place, spare: Spare | None) -> None:
         try:
             launch = self._house.launch(where)
         except HyperLlamaError as error:
-            self._end(End(Fact.BROKEN, error))
+            await self._call_off(spare, End(Fact.BROKEN, error))
             return
         if self._asked:
-            if spare is not None:
-                await spare.discard()
-            self._end(End(Fact.EXITED))
+            await self._call_off(spare, End(Fact.EXITED))
             return
         heard, started = self._heard, self._started
         child: Child | Prepared
@@ -222,7 +221,8 @@ class Life:
             ended = await self._with_probe(child, where)
             if ended.left:
                 self._log(logging.INFO, "goes on for the next life of the daemon")
-                self.left.set()
+                self.left = True
+                self.over.set()
             else:
                 self._end(self._explain(ended, launch.argv[0]))
         finally:
@@ -230,6 +230,11 @@ class Life:
             if self.upstream is not None:
                 self.upstream.end("the server is shutting down")
                 await self.upstream.close()
+
+    async def _call_off(self, spare: Spare | None, end: End) -> None:
+        if spare is not None:
+            await spare.discard()
+        self._end(end)
 
     async def _with_probe(self, child: Child | Prepared, where: Place) -> Exit:
         ended = Exit(0)
@@ -323,6 +328,7 @@ class Life:
             self._log(logging.INFO, "has ended")
         else:
             self._log(logging.ERROR, f"has failed: {end.error}")
+        self.over.set()
         self._on_end(end)
 
     def _log(self, level: int, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +14,7 @@ from hyperllamad.core.errors import BusyError, ClosingError
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Kind
 from hyperllamad.core.names import ModelName
+from hyperllamad.supervision.child import Child, _Message
 from hyperllamad.supervision.upstream import BASE
 from tests.supervision import fake
 from tests.supervision.asking import chat
@@ -188,3 +191,33 @@ async def test_keep_changes_the_timer_without_a_request(runtime: Path) -> None:
         assert row.until is None
         assert supervisor.keep(model, 0)
         await upstream.died.wait()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_one_that_ends_while_it_is_left_holds_nobody_up(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Its guard tells of its end just before it is left, or while another is waited for."""
+    async with fake.supervised(runtime, adopt_within="1m") as supervisor:
+        crew = supervisor._crew
+        lease = supervisor.lease(fake.model(runtime, "m"))
+        await lease.granted()
+        life = crew.lives[lease.key]
+        heard, left = Child._heard, anyio.Event()
+
+        def ends(child: Child, message: _Message) -> None:
+            heard(child, message)
+            if message.exit is not None and first:
+                assert crew.leave(lease.key, "the server is restarting")
+                left.set()
+
+        monkeypatch.setattr(Child, "_heard", ends)
+        os.kill(life.pid, signal.SIGKILL)
+        if first:
+            await left.wait()
+        else:
+            await life.over.wait()
+        with anyio.fail_after(10):
+            await crew.wait_left(lease.key)
+        assert lease.key not in crew.lives or crew.lives[lease.key] is not life
+        lease.release()
