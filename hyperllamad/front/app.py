@@ -10,6 +10,7 @@ import logging
 from typing import cast
 
 from quart import Quart, Response, request
+from quart.wrappers.response import DataBody
 from werkzeug.exceptions import HTTPException
 
 from hyperllamad.core.errors import HyperLlamaError
@@ -30,7 +31,7 @@ from hyperllamad.front.ollama_tokens import OllamaTokenRoutes
 from hyperllamad.front.openai import OpenAIRoutes
 from hyperllamad.front.openai_models import OpenAIModelRoutes
 from hyperllamad.front.ports import Services
-from hyperllamad.front.request_scope import RequestScope, record
+from hyperllamad.front.request_scope import RequestScope, held, record
 from hyperllamad.front.rerank import RerankRoutes
 from hyperllamad.front.responses import ResponsesRoutes
 from hyperllamad.front.routing import Routes
@@ -91,6 +92,13 @@ def quart_app(services: Services) -> Quart:
         response.headers["Server"] = server
         for name, value in record().headers.items():
             response.headers[name] = value
+        return response
+
+    @app.after_request
+    async def let_go(response: Response) -> Response:
+        """Of the engine, once all of an answer is here: its client may take minutes to read it."""
+        if isinstance(response.response, DataBody):
+            await held().pop_all().aclose()
         return response
 
     for dialect in DIALECTS:

@@ -172,6 +172,24 @@ async def test_a_client_that_reads_nothing_lets_go_of_what_others_wait_for(
         assert len(body) > 100_000
 
 
+@pytest.mark.parametrize("route", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+async def test_a_whole_answer_holds_no_engine_while_it_is_read(house: OpenHouse, route: str) -> None:
+    """There is nothing more to come from the engine, whether anybody waits for it or not."""
+    pieces = 64
+    ask = ASK | {"stream": False, "max_tokens": 10}
+    async with (
+        house(lambda _: Stream(short_chat(*["word " * 10_000] * pieces))) as h,
+        h.client.exchange("POST", route, ask) as exchange,
+    ):
+        exchange.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wait_until(lambda: bool(h.engine.asked))
+        await h.wait_idle()
+        assert all(work.over for work in h.supervisor.upstream.works)
+        assert f'hyperllama_requests_total{{route="{route}"' not in (await h.client.get("/metrics")).text
+        exchange.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await exchange.reply()).body.count(b"word ") == 10_000 * pieces
+
+
 async def test_a_client_that_reads_slowly_is_waited_for(house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "unread_wanted", 1.0)  # ten times its pace, for machines that are slow themselves
     async with house(endless) as h, h.client.exchange("POST", "/api/chat", ASK) as exchange:
