@@ -99,6 +99,7 @@ class RequestScope:
                 await self._inner(scope, receive, watched)
         finally:
             self._tell(scope, told)
+            told.another = told.wanted = None  # which hold this record: it would stay until Python looks for circles
 
     def _tell(self, scope: Scope, told: Record) -> None:
         seconds = (time.perf_counter_ns() - told.arrived) / 1e9

@@ -101,6 +101,20 @@ MUTANTS = (
         "pass",
         "tests/supervision/test_faults_serving.py",
     ),
+    Mutant(
+        "what lives leave in circles is freed",
+        "hyperllamad/supervision/leftovers.py",
+        "gc.collect()",
+        "pass",
+        "tests/supervision/test_leftovers.py",
+    ),
+    Mutant(
+        "a connection and its protocol let go of each other",
+        "hyperllamad/listen.py",
+        "self.protocol = _ENDED",
+        "pass",
+        "tests/test_listen.py",
+    ),
 )
 
 

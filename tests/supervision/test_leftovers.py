@@ -62,7 +62,7 @@ async def test_nobody_looks_while_nothing_has_ended(runtime: Path, monkeypatch: 
     looked: list[None] = []
     fake.install(monkeypatch)
     monkeypatch.setattr(leftovers, "PAUSE", 0.0)
-    monkeypatch.setattr(leftovers.gc, "collect", lambda: looked.append(None))
+    monkeypatch.setattr(gc, "collect", lambda: looked.append(None))
     async with fake.supervised(runtime) as supervisor:
         lease = supervisor.lease(fake.model(runtime, "m"), keep_alive=0)
         await lease.granted()
