@@ -21,7 +21,7 @@ import anyio
 from hyperllamad.supervision import cgroups, place, procfs
 from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.place import Leader
-from hyperllamad.supervision.procfs import Process
+from hyperllamad.supervision.procfs import Identity, Process
 
 log = logging.getLogger("hyperllamad.supervision")
 
@@ -74,23 +74,24 @@ def _places(runtime: Path, groups: Iterable[str]) -> list[Path]:
 async def end(directory: Path, leader: Leader | None, group: str = "") -> int:
     """Kill everybody who belongs to `directory` or `group`, and wait until all are gone; how many there were."""
     session = _session(leader)
-    killed: set[int] = set()
+    # Once seen is enough: one that is ending has no environment any more, but may hold a GPU's memory a while longer.
+    seen: set[Identity] = set()
     pause = SHORTEST_PAUSE
-    while alive := _left(directory, session, group):
+    while (alive := _left(directory, session, group, seen)) or not _reaped(seen, session):
         if group:
             cgroups.kill(Path(group))
         for pid in alive:
             _kill(pid, directory, session)
-        killed |= alive
+        seen |= {found for pid in alive if (found := procfs.identity(pid))}
         await anyio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
-    _reap(killed, session)
-    return len(killed)
+    return len(seen)
 
 
-def _left(directory: Path, session: int, group: str) -> set[int]:
+def _left(directory: Path, session: int, group: str, seen: Collection[Identity]) -> set[int]:
     """Who is still alive."""
     found = {one.pid for one in procfs.processes() if _belongs(one, directory, session)}
+    found |= {one.pid for one in seen if one.alive}
     return found | set(cgroups.members(Path(group))) if group else found
 
 
@@ -125,10 +126,16 @@ def _kill(pid: int, directory: Path, session: int) -> None:
             os.close(held)
 
 
-def _reap(killed: set[int], session: int) -> None:
-    """Those that we adopted must not stay as zombies; nobody else waits for their numbers."""
-    me = os.getpid()
+def _reaped(seen: Collection[Identity], session: int) -> bool:
+    """Whether none of those that we adopted is left as a zombie; nobody else waits for their numbers.
+
+    One whose main thread has ended is a zombie already, and can only be reaped once its other threads have ended, too.
+    """
+    me, all_of_them = os.getpid(), True
     for one in list(procfs.processes()):
-        if one.parent == me and one.zombie and (one.pid in killed or (session and one.session == session)):
+        if one.parent == me and one.zombie and (one.identity in seen or (session and one.session == session)):
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(one.pid, os.WNOHANG)
+                if os.waitpid(one.pid, os.WNOHANG)[0] != one.pid:
+                    os.kill(one.pid, signal.SIGKILL)  # the number is still its own
+                    all_of_them = False
+    return all_of_them

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -158,6 +159,56 @@ async def test_the_mark_in_the_environment_is_proof(where: Place, runtime: Path,
     write_leader(where)
     assert await orphans.sweep(runtime) == 1
     assert not alive(left.pid)
+
+
+async def test_one_that_is_still_ending_is_waited_for(
+    where: Place, monkeypatch: pytest.MonkeyPatch, sleeper: Any
+) -> None:
+    """In its last moments a process has no environment any more, and gives back what it holds only then."""
+    left = sleeper("/", **{place.MARK: str(place.directory(where))})
+    environment, looks = procfs.environment, 0
+    over = anyio.Event()
+
+    def ending(pid: int) -> list[bytes]:
+        nonlocal looks
+        looks += pid == left.pid
+        return environment(pid) if looks < 2 else []
+
+    async def end() -> None:
+        assert await orphans.end(place.directory(where), None) == 1
+        over.set()
+
+    monkeypatch.setattr(procfs, "environment", ending)
+    monkeypatch.setattr(orphans, "_kill", lambda *_: None)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(end)
+            await wait_for(lambda: looks > 3)
+            assert not over.is_set()
+            left.kill()
+    assert not alive(left.pid)
+
+
+async def test_one_whose_main_thread_alone_has_ended_is_waited_for(where: Place) -> None:
+    """It looks like a zombie, and the rest of it goes on for ever."""
+    source = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start()"
+    source += "; print('up', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    mark = {place.MARK: str(place.directory(where))}
+    left = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", source], env=mark, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert left.stdout is not None
+    assert left.stdout.readline() == b"up\n"
+    left.stdout.close()
+    leader = Leader(procfs.boot_id(), Identity(1 << 22, 1), engine=identity(left))
+    wait_for_blocking(lambda: not alive(left.pid))
+    try:
+        with anyio.fail_after(10):
+            await orphans.end(place.directory(where), leader)
+        assert procfs.process(left.pid) is None
+    finally:
+        left.kill()
+        left.wait()
 
 
 @pytest.mark.parametrize("stranger", ["session only", "directory only", "later process", "earlier boot", "other mark"])
