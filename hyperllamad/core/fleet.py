@@ -75,7 +75,7 @@ class Fleet:
         """Other numbers from now on, as for a new one.  Instances that are there keep the times they began with."""
         self._max_models = max_models
         self._patience = Patience(load_timeout, stop_timeout, drain_timeout, restart_budget)
-        self._service.retune(self._patience, max_queue)
+        self._service.retune(self._patience, max_queue, now)
         self._roster.retune(self._patience)
         self._admission.retune(rules, max_models)
         self._arrivals.retune(keep_alive)

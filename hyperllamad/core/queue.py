@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -89,15 +89,27 @@ class Queue:
         self._wishes: dict[int, Wish] = {}  # all that wait, oldest first
         self._lines: dict[Key, _Line] = {}
         self._open: dict[int, Wish] = {}  # granted and not yet ended
+        self._pruned_at = 0.0
 
     def retune(self, longest: int) -> None:
         """Another bound from now on; who waits already goes on."""
         self._longest = max(1, longest)  # a request that loads a model waits too: with none nothing could be loaded
 
+    def hasten(self, latest: float) -> None:
+        """Nobody waits longer than until then.
+
+        Else the time of one who comes after a reload could be up before that of those who came earlier, unnoticed.
+        """
+        for wish in [wish for wish in self._wishes.values() if wish.deadline > latest]:
+            self._wishes[wish.lease] = sooner = replace(wish, deadline=latest)
+            self._lines[wish.key].waiting[wish.client][wish.lease] = sooner
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def join(self, wish: Wish, now: float) -> None:
         """One more waits; ask overflow() before."""
+        if now - self._pruned_at > SEEN_FOR:  # here, because a model that is always busy has no other time for it
+            self.prune(now)
         line = self._lines.setdefault(wish.key, _Line())
         self._wishes[wish.lease] = wish
         line.waiting.setdefault(wish.client, {})[wish.lease] = wish
@@ -146,8 +158,13 @@ class Queue:
 
     def prune(self, now: float) -> None:
         """Forget clients and models that have not been seen lately."""
+        self._pruned_at = now
         for key, line in list(self._lines.items()):
+            line.running = +line.running
             line.seen = {client: at for client, at in line.seen.items() if now - at <= SEEN_FOR}
+            here = line.seen.keys() | line.waiting.keys() | line.running.keys()
+            line.finish = {client: at for client, at in line.finish.items() if client in here}
+            line.weights = {client: weight for client, weight in line.weights.items() if client in here}
             if line.idle and not line.seen:
                 del self._lines[key]
 
@@ -237,7 +254,7 @@ class Queue:
         return {name: (line.running[name], len(line.waiting.get(name, ()))) for name in names}
 
     def deadline(self) -> float:
-        """When the next one will have waited too long: all wait equally long, so it is the oldest one's."""
+        """When the next one will have waited too long: the oldest one's, see hasten()."""
         return next((wish.deadline for wish in self._wishes.values()), math.inf)
 
     def __len__(self) -> int:

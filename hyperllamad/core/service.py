@@ -30,10 +30,11 @@ class Service:
         self.leases: dict[int, Key] = {}  # granted and not yet released
         self.paused = False  # nobody is granted anything
 
-    def retune(self, patience: Patience, longest: int) -> None:
-        """Other numbers from now on."""
+    def retune(self, patience: Patience, longest: int, now: float) -> None:
+        """Other numbers from now on; who waits already does so no longer than one who comes now."""
         self._patience = patience
         self.queue.retune(longest)
+        self.queue.hasten(patience.request_deadline(now))
 
     # -- requests come and go --------------------------------------------------------------------------------------
 

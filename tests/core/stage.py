@@ -40,7 +40,8 @@ class Stage:
             "drain_timeout": 60.0,
             "restart_budget": 2,
         }
-        self.fleet = Fleet(**(settings | changes))
+        self._settings = settings | changes
+        self.fleet = Fleet(**self._settings)
         self.now = 1000.0
         self.errors: dict[int, HyperLlamaError] = {}  # what each refused request was told
 
@@ -74,6 +75,10 @@ class Stage:
 
     def leave(self, key: Key) -> list[str]:
         return self._read(self.fleet.leave(key, self.now))
+
+    def retune(self, **changes: Any) -> list[str]:
+        self._settings |= changes
+        return self._read(self.fleet.retune(self.now, **self._settings))
 
     def lose(self, device: str, why: str) -> list[str]:
         return self._read(self.fleet.lose(device, why, self.now))

@@ -57,6 +57,25 @@ def test_each_request_has_a_deadline_of_its_own() -> None:
     assert stage.report(A, Fact.EXITED) == ["a gone"]
 
 
+def test_a_shorter_load_timeout_holds_for_who_waits_already() -> None:
+    stage = Stage(load_timeout=1000)
+    stage.want(1, A)
+    stage.later(5)
+    assert stage.retune(load_timeout=10) == []
+    stage.later(1)
+    stage.want(2, A)
+    assert stage.later(9) == ["1 refused: load_timeout"]
+    assert stage.later(1) == ["2 refused: load_timeout"]
+
+
+def test_a_longer_load_timeout_is_for_who_comes_then() -> None:
+    stage = Stage(load_timeout=10)
+    stage.want(1, A)
+    stage.retune(load_timeout=1000)
+    stage.want(2, A)
+    assert stage.later(10)[0] == "1 refused: load_timeout"
+
+
 def test_a_request_that_is_served_at_its_deadline_is_served() -> None:
     stage = Stage(load_timeout=100)
     stage.want(1, A)

@@ -170,6 +170,23 @@ def test_the_pace_is_that_of_the_last_ends() -> None:
     assert line.queue.pause(A, line.now + 18.0) == pytest.approx((20 + 1) * 4.0), "nothing has ended since"
 
 
+def test_clients_of_a_model_that_is_never_idle_are_forgotten() -> None:
+    line = Line()
+    line.join("always")
+    assert line.serve(0) == "always"
+    for number in range(1000):
+        line.join(str(number))
+        assert line.serve(0) == str(number)
+        line.end(line.number)
+        line.now += 1.0
+    (kept,) = line.queue._lines.values()
+    for remembered in (kept.seen, kept.weights, kept.finish, kept.running):
+        assert len(remembered) <= 2 * SEEN_FOR + 2
+    line.end(1)
+    line.join("always")
+    assert line.serve(1) == "always"
+
+
 def test_clients_and_models_are_forgotten() -> None:
     line = Line()
     line.join("a")
