@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio
 import pytest
 
 from hyperllamad.core.errors import HyperLlamaError
@@ -36,7 +37,9 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Life]]]:
     monkeypatch.setattr(crew, "Life", Seen)
     monkeypatch.setattr(leftovers, "PAUSE", 0.02)
     gc.disable()
+    gc.freeze()  # as the daemon does: the tests' own objects are not among those that are looked at
     yield begun
+    gc.unfreeze()
     gc.enable()
 
 
@@ -58,15 +61,40 @@ async def test_lives_that_are_over_are_forgotten(runtime: Path, lives: list[weak
         await wait_for(lambda: not any(life() for life in lives))
 
 
-async def test_nobody_looks_while_nothing_has_ended(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[None] = []
-    fake.install(monkeypatch)
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each time that somebody looks."""
+    made: list[None] = []
     monkeypatch.setattr(leftovers, "PAUSE", 0.0)
-    monkeypatch.setattr(gc, "collect", lambda: looked.append(None))
-    async with fake.supervised(runtime) as supervisor:
-        lease = supervisor.lease(fake.model(runtime, "m"), keep_alive=0)
-        await lease.granted()
-        assert not looked
-        lease.release()
-        await wait_for(lambda: looked)
-        assert len(looked) == 1
+    monkeypatch.setattr(gc, "collect", lambda: made.append(None))
+    return made
+
+
+async def test_nobody_looks_while_nothing_has_ended(looks: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "get_objects", lambda: range(9_000))
+    found = leftovers.Leftovers()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(found.run)
+        await anyio.wait_all_tasks_blocked()
+        assert len(looks) == 0
+        for ended in (1, 2):
+            found.more()
+            await wait_for(lambda: looks)
+            await anyio.wait_all_tasks_blocked()
+            assert len(looks) == ended
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_long_look_waits_until_it_is_worth_it(looks: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd of connections is a long pause for all of their streams."""
+    monkeypatch.setattr(gc, "get_objects", lambda: range(3 * leftovers.WORTH - 1))
+    found, seen = leftovers.Leftovers(), []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(found.run)
+        for _ in range(7):
+            found.more()
+            await anyio.sleep(0)
+            await anyio.wait_all_tasks_blocked()
+            seen.append(len(looks))
+        tasks.cancel_scope.cancel()
+    assert seen == [0, 0, 1, 1, 1, 2, 2]
