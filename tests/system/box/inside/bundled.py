@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib import BOX, ask, check, sh
+from lib import BOX, ask, check, sh, stale_modules
 
 
 @check("the self-contained package asks no Python package of the distribution")
@@ -14,6 +14,7 @@ def _() -> None:
     assert "0 errors, 0 warnings" in said, said
     sh(f"rpm -i {package}")
     assert sh("rpm -V hyperllama") == ""
+    assert not (stale := stale_modules()), stale[:5]
 
 
 @check("it serves with what it brings, not with what the distribution has")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib import BOX, check, sh
+from lib import BOX, check, sh, stale_modules
 
 UNITS = "hyperllamad.service hyperllamad-admin.socket hyperllamad.socket"
 
@@ -15,6 +15,11 @@ def _() -> None:
 @check("rpm -V finds everything as it was packaged")
 def _() -> None:
     assert sh("rpm -V hyperllama") == ""
+
+
+@check("byte code comes with the package, and fits the sources")
+def _() -> None:
+    assert not (stale := stale_modules()), stale[:5]
 
 
 @check("rpmlint has nothing to say")

@@ -5,8 +5,10 @@ A check is a function with a sentence; it raises when the sentence is not true. 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import struct
 import subprocess
 import threading
 import time
@@ -147,3 +149,15 @@ def load(clients: int = 3) -> Iterator[list[str]]:
         enough.set()
         for thread in threads:
             thread.join()
+
+
+def stale_modules() -> list[str]:
+    """Modules of the package whose byte code does not come with it, or is of another time or size than the source."""
+    owned = set(sh("rpm -ql hyperllama").splitlines())
+    stale = []
+    for path in (Path(name) for name in owned if name.endswith(".py")):
+        compiled, of = Path(importlib.util.cache_from_source(str(path))), path.stat()
+        fits = struct.pack("<LLL", 0, int(of.st_mtime), of.st_size)  # PEP 552: after the magic number
+        if str(compiled) not in owned or compiled.read_bytes()[4:16] != fits:
+            stale.append(str(path))
+    return stale
