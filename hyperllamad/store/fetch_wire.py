@@ -74,6 +74,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure", kw_only=True):
     kind: str
     message: str
     hint: str
+    trace: str = ""  # of a fault of ours
 
 
 Event = Plan | Moved | Verifying | Placed | Failure

@@ -19,6 +19,7 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -36,6 +37,7 @@ INCOMING = ".incoming"
 _REPORT = 0.1  # seconds between two reports of how far it is
 _LOCK_PATIENCE = 5.0  # seconds for a predecessor that was killed to be gone
 _BLOCK = 1 << 20  # bytes
+_REPORT_IT = "the log of hyperllamad has the details; please report it"
 
 Say = Callable[[Event], None]
 
@@ -65,7 +67,9 @@ def _main() -> None:
         say(Failure(kind=type(failure).__name__, message=failure.message, hint=failure.hint))
     except Exception as failure:  # noqa: BLE001  # the parent sees this or nothing
         message = f"the download ended with a fault: {type(failure).__name__}"
-        say(Failure(kind=PullFailedError.__name__, message=message, hint=""))
+        # Not with its own words: those of a foreign error may hold an address that lets whoever reads it in.
+        trace = "".join(traceback.format_tb(failure.__traceback__))
+        say(Failure(kind=PullFailedError.__name__, message=message, hint=_REPORT_IT, trace=trace))
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,9 @@ from hyperllamad.core.errors import (
 )
 from hyperllamad.store.fetch_wire import Event, Failure, Moved, Placed, Plan, Request, Verifying
 from hyperllamad.store.steps import SUCCESS, WRITING, Step
+from hyperllamad.telemetry import fields
+
+log = logging.getLogger("hyperllamad.store")
 
 MANIFEST = Step("pulling manifest")
 VERIFYING = Step("verifying sha256 digest")
@@ -205,6 +209,8 @@ class _Flight:
             case Placed():
                 self._phase = _Phase.WRITING
             case Failure():
+                if event.trace:
+                    log.error("%s", event.message, extra=fields(model=self._request.name, trace=event.trace))
                 self._failure = (_KINDS.get(event.kind, PullFailedError), event.message, event.hint)
         self._wake()
 

@@ -10,10 +10,12 @@ from threading import Semaphore
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from hyperllamad.core.errors import DiskFullError, HyperLlamaError, PullFailedError, RepositoryNotFoundError
 from hyperllamad.store import pull
+from hyperllamad.store.fetch_wire import Failure, Request
 from tests.store.files import small_gguf
 from tests.store.hub import Hub
 from tests.store.pulling import MIB, NAME, Open, big_gguf, directory, wait_until
@@ -136,6 +138,15 @@ def test_the_daemon_never_loads_the_client() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
+def _in_place_of_the_child(root: Path, code: str) -> None:
+    """Another program runs: the same interpreter with another module of that name."""
+    package = root / "hyperllamad" / "store"
+    package.mkdir(parents=True)
+    for path in (package.parent / "__init__.py", package / "__init__.py"):
+        path.write_text("")
+    (package / "fetching.py").write_text(code)
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -145,12 +156,40 @@ def test_the_daemon_never_loads_the_client() -> None:
     ],
 )
 async def test_a_child_that_goes_wrong(opened: Open, tmp_path: Path, code: str, words: str) -> None:
-    """In place of the child another program runs: the same interpreter with another module of that name."""
-    package = tmp_path / "hyperllamad" / "store"
-    package.mkdir(parents=True)
-    for path in (package.parent / "__init__.py", package / "__init__.py"):
-        path.write_text("")
-    (package / "fetching.py").write_text(code)
+    _in_place_of_the_child(tmp_path, code)
     async with opened(PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1") as store:
         with pytest.raises(PullFailedError, match=words):
             await store.pull()
+
+
+def test_a_fault_of_the_child_is_told_with_where_it_stood() -> None:
+    """But without the words of an error that we do not know: they may hold a signed address."""
+    code = (
+        "import sys; from hyperllamad.store import fetching, hub;"
+        "hub.listing = lambda *_: {}['https://cdn.example/m?signature=secret']; sys.exit(fetching.main())"
+    )
+    asked = msgspec.json.encode(Request(name="m", repository="org/repo", target="/nowhere", store="/nowhere")) + b"\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(asked)
+        child.stdin.flush()
+        said = child.stdout.readline()
+    failure = msgspec.json.decode(said, type=Failure)
+    assert failure.message == "the download ended with a fault: KeyError"
+    assert "in _pull" in failure.trace
+    assert b"secret" not in said
+
+
+async def test_a_fault_of_the_child_is_in_the_log(
+    opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure = Failure(
+        kind="PullFailedError", message="the download ended with a fault: KeyError", hint="", trace="here"
+    )
+    _in_place_of_the_child(tmp_path, f"print({msgspec.json.encode(failure).decode()!r}, flush=True)")
+    async with opened(PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1") as store:
+        with pytest.raises(PullFailedError, match="ended with a fault"):
+            await store.pull()
+    (record,) = (one for one in caplog.records if "ended with a fault" in one.getMessage())
+    assert record.fields["trace"] == "here"  # type: ignore[attr-defined]
