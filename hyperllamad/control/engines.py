@@ -16,6 +16,7 @@ from hyperllamad.control.errors import NotInstalledError
 from hyperllamad.control.reporting import Reporter, wait_reporting
 from hyperllamad.control.rooms import Rooms
 from hyperllamad.core.errors import BadRequestError, InUseError
+from hyperllamad.core.instance import State
 from hyperllamad.engines import base, compiled
 from hyperllamad.engines import install as installer
 from hyperllamad.engines.base import Engine, Home
@@ -98,5 +99,5 @@ def _meant(homes: Sequence[Home], engine: Engine, command: EngineRemove) -> Home
 
 
 def _users(rooms: Rooms, home: Home) -> list[str]:
-    """Names of the models that run in the home."""
-    return [row.name for row in rooms.supervisor.rows() if row.home == home.id and row.pid]
+    """Names of the models that run in the home, or are about to: one whose process is not told of yet runs as well."""
+    return [row.name for row in rooms.supervisor.rows() if row.home == home.id and row.state is not State.FAILED]

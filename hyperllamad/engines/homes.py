@@ -127,8 +127,8 @@ class Homes:
         with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except BlockingIOError:
+                held = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except (BlockingIOError, FileNotFoundError):
                 held = False
             if not held:  # or its last holder deleted the file between our open and our lock
                 hint = "wait for it; `hyperllamactl engine list` shows when it is there"

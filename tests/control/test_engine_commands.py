@@ -109,9 +109,10 @@ async def test_what_a_removed_engine_compiled_goes_with_it(door: Door) -> None:
     assert door.supervisor.left == ["vllm-2-cpu"]
 
 
-async def test_engine_remove_refuses_while_something_runs_in_it(door: Door) -> None:
+@pytest.mark.parametrize(("state", "pid"), [(State.READY, 7), (State.STARTING, 0), (State.BACKOFF, 0)])
+async def test_engine_remove_refuses_while_something_runs_in_it(door: Door, state: State, pid: int) -> None:
     make_home(door.engines, "llama_cpp-1-cpu")
-    door.supervisor.show(SMOL, State.READY)
+    door.supervisor.show(SMOL, state, pid=pid)
     answer = await door.call(EngineRemove(name="llama_cpp", force=True))
     assert (answer.last.code, answer.last.hint) == ("in_use", "unload first: smollm2:135m")
     assert (door.engines / "llama_cpp-1-cpu" / "home.json").exists()
