@@ -61,7 +61,7 @@ async def install(
     wanted = Home(f"{engine.name}-{version}-{variant}", engine.name, version, variant, path="")
     await anyio.to_thread.run_sync(homes.sweep)
     if there := homes.installed(wanted.id):
-        homes.use(there)
+        _use(homes, there)
         on_progress(Progress("done", f"{there.id} is installed already"))
         return there
     what = f"{engine.title} {version}"
@@ -79,9 +79,20 @@ async def install(
             if not (directory / FILE).exists():
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
-    homes.use(home)
+    _use(homes, home)
     on_progress(Progress("done", home.id))
     return home
+
+
+def _use(homes: Homes, home: Home) -> None:
+    try:
+        homes.use(home)
+    except OSError as failure:
+        what = f"{home.id} is installed, but cannot be made the one in use"
+        hint = "make room, and install it again: that takes no time"
+        raise InstallFailedError(
+            f"{what}: {failure.filename or homes.root}: {failure.strerror}", hint=hint
+        ) from failure
 
 
 # -- what is asked for ---------------------------------------------------------------------------------------------

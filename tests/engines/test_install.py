@@ -179,6 +179,26 @@ async def test_a_full_disk_at_the_very_end_is_a_failure_like_any_other(
     assert left(homes) == set()
 
 
+async def test_a_full_disk_behind_the_end_costs_a_second_try_that_takes_no_time(
+    homes: Homes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = homes_module.write_atomically
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == homes_module.CURRENT:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(homes_module, "write_atomically", full)
+        for _ in range(2):  # the home is there already the second time
+            with pytest.raises(InstallFailedError, match=r"current.json: No space left on device") as failure:
+                await install(homes, engine())
+            assert "cannot be made the one in use" in failure.value.message
+            assert "install it again" in failure.value.hint
+    assert await install(homes, engine()) == homes.current("llama_cpp")
+
+
 async def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InstallFailedError, match=r"file/engines cannot be written: Not a directory"):
