@@ -58,7 +58,8 @@ def _options(q: Question, kv_cache: int) -> Iterator[Option]:
     need = Need(q.need.weights, kv_cache, q.need.overhead)
     if q.lies:
         rooms = tuple(room for share in q.lies for room in q.rooms if room.id == share.device)
-        yield Option(rooms, q.lies[0].bytes, q.lies[0].kv_cache)
+        if len(rooms) == len(q.lies):  # else one of its devices is not there any more
+            yield Option(rooms, q.lies[0].bytes, q.lies[0].kv_cache)
         return
     if not q.rooms:
         yield Option((), 0, 0)

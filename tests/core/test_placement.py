@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -137,6 +138,15 @@ def test_places_are_given_too() -> None:
 def test_the_machines_own_memory_is_called_by_its_name() -> None:
     question = Question("new", BIG, 3, (Room(HOST, -1, 16 * GIB, 12 * GIB),))
     assert decide(question) == Never("needs 22.0 GiB, memory can free 12.0 GiB")
+
+
+def test_one_whose_device_is_not_there_any_more_wakes_nowhere() -> None:
+    lies = decide(ask(BIG, 23)).placement.shares  # type: ignore[union-attr]
+    asleep = ask(BIG, 24, lies=lies)
+    assert isinstance(decide(asleep), Placed)
+    assert isinstance(decide(msgspec.structs.replace(asleep, rooms=())), Never)
+    elsewhere = tuple(replace(room, id="other") for room in asleep.rooms)
+    assert isinstance(decide(msgspec.structs.replace(asleep, rooms=elsewhere)), Never)
 
 
 def test_one_that_sleeps_wakes_where_it_lies() -> None:
