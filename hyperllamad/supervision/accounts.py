@@ -39,6 +39,7 @@ class Accounts:
         self._devices: tuple[Device, ...] = ()
         self._terms: dict[Key, Terms] = {}  # worked out once: every request asks
         self._accounts: dict[Key, _Account] = {}
+        self._found: set[Key] = set()  # that were loaded, or half loaded, when we came
         self.sizes: Mapping[Key, Mapping[str, int]] = {}  # by instance and device, as last measured
 
     @property
@@ -55,20 +56,27 @@ class Accounts:
             self._terms[plan.key] = found
         return found
 
+    def adopted(self, key: Key) -> None:
+        """It was started by an earlier life of the daemon: that it is ready soon tells nothing of a load."""
+        self._found.add(key)
+
     def changed(self, key: Key, state: State, placement: Placement | None, now: float) -> None:
         """An instance is in another state: perhaps it took a time that is worth keeping."""
         before = self._accounts.get(key)
         if state in {State.GONE, State.FAILED}:
             self._accounts.pop(key, None)
+            self._found.discard(key)
             return
         self._accounts[key] = _Account(state, now, placement)
         if state is State.READY and before is not None and placement is not None:
             took = now - before.since
             kind = self._kind(placement)
-            if before.state is State.STARTING:
+            if before.state is State.STARTING and key not in self._found:
                 self._learned.seconds(key, kind, load=took)
             elif before.state is State.WAKING:
                 self._learned.seconds(key, kind, wake=took)
+        if state is State.READY:
+            self._found.discard(key)
 
     @property
     def curious(self) -> bool:

@@ -292,6 +292,7 @@ class Supervisor:
     def _adopt(self, found: Foundling) -> None:
         """Go on with an engine of an earlier life of the daemon."""
         self._crew.adopt(found)
+        self._accounts.adopted(found.plan.key)
         plan, now = found.plan, self._clock()
         terms, placement = self._accounts.terms(plan), found.stand.placement
         self._performer.feed(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hyperllamad.core.instance import State
 from hyperllamad.core.models import Key, Need, Placement, Share, Terms
+from hyperllamad.supervision.accounts import Accounts
 from hyperllamad.supervision.learned import Learned
 
 KEY, KIND = Key("a" * 12, "f" * 12), "NVIDIA L4"
@@ -76,3 +78,16 @@ def test_a_file_that_cannot_be_written_costs_only_a_warning(tmp_path: Path, capl
     learned.seconds(KEY, KIND, load=1.0)
     learned.save()
     assert "cannot be written" in caplog.text
+
+
+def test_how_soon_an_adopted_engine_is_ready_is_not_learned(tmp_path: Path) -> None:
+    learned = Learned(tmp_path / "l.json")
+    learned.seconds(KEY, "", load=40.0)
+    accounts = Accounts(None, learned)
+    accounts.adopted(KEY)
+    for at, state in ((0.0, State.STARTING), (0.1, State.READY)):
+        accounts.changed(KEY, state, placement("gpu"), at)
+    assert learned.about(KEY, "").load_seconds == 40.0
+    for at, state in ((10.0, State.BACKOFF), (11.0, State.STARTING), (41.0, State.READY)):
+        accounts.changed(KEY, state, placement("gpu"), at)
+    assert learned.about(KEY, "").load_seconds == 30.0, "the next start is a load"
