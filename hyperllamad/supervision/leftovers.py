@@ -13,7 +13,7 @@ import gc
 
 import anyio
 
-PAUSE = 1.0  # seconds from an end to the look: those that end together are found together
+PAUSE = 0.1  # seconds from an end to the look: those that end together are found together
 WORTH = 20_000  # objects that are looked at for each life that has ended: about five milliseconds
 
 
