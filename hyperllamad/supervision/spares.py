@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 import msgspec
@@ -159,6 +160,8 @@ class Prepared:
                 return self._spare.exit
             self._child.kill()
             await self._spare.ended.wait()
+            if self._asked:  # meanwhile
+                return self._spare.exit
         except BaseException:
             self._child.kill()
             with anyio.move_on_after(LAST_WAIT, shield=True):
@@ -181,12 +184,16 @@ class Spares:
         self._look = anyio.Event()
 
     def configure(self, config: Config, host: Host) -> None:
-        """Prepare by another configuration from now on; a spare that does not fit any more is not taken."""
+        """Prepare by another configuration from now on; a spare that does not fit any more is replaced."""
         self._config = config
         self._host = host
+        self._look.set()
 
     def look(self) -> None:
-        """Make those that are missing, now: the machine is not busy with a start, as far as the caller knows."""
+        """Make those that are missing, now, and end those that nobody would take any more.
+
+        The machine is not busy with a start, as far as the caller knows.
+        """
         self._look.set()
 
     def take(self, home: Home, limits: Limits, launch_in: Callable[[Place], Launch]) -> Spare | None:
@@ -216,6 +223,9 @@ class Spares:
         """Until cancelled, which ends them all, the taken ones too.  They get control groups from `delegation`."""
         async with anyio.create_task_group() as group:
             while True:
+                for old in [spare for spare in self._spares.values() if self._is_stale(spare)]:
+                    del self._spares[old.home.id]
+                    group.start_soon(old.discard)
                 for home in self._homes.in_use():
                     if (
                         home.id not in self._spares
@@ -229,6 +239,14 @@ class Spares:
 
     def _wanted(self, home: Home) -> bool:
         return self._config.engine_table(home.engine).prepares(home.device)
+
+    def _is_stale(self, spare: Spare) -> bool:
+        """Its home is in use no more, or it would be prepared otherwise now."""
+        if spare.home not in self._homes.in_use() or not self._wanted(spare.home):
+            return True
+        env = self._config.engine_table(spare.home.engine).env
+        now = base.load(spare.home.engine).prepare(spare.home, replace(spare.where, host=self._host), env)
+        return now is None or now.launch != spare.launch
 
     async def _make(self, home: Home, delegation: Delegation | None) -> Spare | None:
         """A spare that is not yet running; None where the engine knows no such thing."""

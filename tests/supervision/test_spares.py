@@ -10,18 +10,20 @@ import sys
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from hyperllamad.config.tables import EngineTable
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.core.names import ModelName
-from hyperllamad.engines.base import Launch, Place, Preparation
-from hyperllamad.supervision import procfs
-from hyperllamad.supervision.spares import Spare
+from hyperllamad.engines.base import Host, Launch, Place, Preparation
+from hyperllamad.supervision import place, procfs
+from hyperllamad.supervision.child import Exit
+from hyperllamad.supervision.spares import Prepared, Spare
 from hyperllamad.supervision.supervisor import Supervisor
 from tests.supervision import fake
-from tests.supervision.processes import command, wait_for
+from tests.supervision.processes import alive, command, wait_for
 
 ON = EngineTable(prepare="on")
 
@@ -183,6 +185,82 @@ async def test_one_whose_home_goes_away_is_ended_without_a_word(
         await supervisor.leave(fake.HOME)  # there is none any more
         assert supervisor.prepared() == {}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_one_that_nobody_would_take_any_more_is_replaced(runtime: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After a reload, or once another home is in use: it would hold its memory for good."""
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        spares = supervisor._crew._spares
+        before = await prepared(supervisor)
+        config = fake.configuration(runtime, stop_timeout="1s")
+
+        def reload(table: EngineTable) -> None:
+            supervisor.configure(msgspec.structs.replace(config, engine={fake.ENGINE.name: table}), lambda _: None)
+
+        reload(ON)
+        assert await prepared(supervisor) == before, "it still fits"
+        reload(EngineTable(prepare="on", env={"NEW": "1"}))
+        await wait_for(lambda: not alive(before))
+        other = await prepared(supervisor)
+        assert spares._spares[fake.HOME.id].launch.env == {"NEW": "1"}
+        reload(EngineTable(prepare="off"))
+        await wait_for(lambda: not alive(other))
+        assert supervisor.prepared() == {}
+        reload(ON)
+        old = await prepared(supervisor)
+        supervisor._planner._homes.homes = (dataclasses.replace(fake.HOME, id="llama_cpp-2.0-cpu"),)  # type: ignore[attr-defined]
+        spares.look()
+        await wait_for(lambda: not alive(old))
+        assert await prepared(supervisor)
+        assert list(spares._spares) == ["llama_cpp-2.0-cpu"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class _Dead:
+    """A spare that cannot take its orders, and takes its time to end."""
+
+    home = fake.HOME
+
+    def __init__(self, where: Place) -> None:
+        self.where = where
+        self.child = self
+        self.ended = anyio.Event()
+        self.exit = Exit(1)
+        self.told: list[str] = []
+
+    def hand_over(self, *_: object) -> None:
+        self.told.append("taken")
+
+    async def order(self, _: Launch) -> bool:
+        return False
+
+    def kill(self) -> None:
+        self.told.append("kill")
+
+    def terminate(self) -> None:
+        self.told.append("terminate")
+
+
+async def test_no_fresh_start_follows_for_one_that_is_to_end(runtime: Path) -> None:
+    where = place.make(runtime, runtime / "cache", Host())
+    dead = _Dead(where)
+    lines: list[str] = []
+    life = Prepared(
+        dead,  # type: ignore[arg-type]
+        Launch(("sh", "-c", "echo started"), {}, where.cwd),
+        on_line=lines.append,
+        on_start=lambda: None,
+    )
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            assert await life.run() == Exit(1)
+
+        group.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        life.terminate()
+        dead.ended.set()
+    assert (dead.told, lines) == (["taken", "kill", "terminate"], [])
 
 
 @pytest.mark.parametrize(
