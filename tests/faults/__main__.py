@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.daemon import daemon
-from tests.faults import continued, crowds, kills, mutants, reals, report, soak
+from tests.faults import continued, crowds, kills, launchers, mutants, reals, report, soak
 from tests.faults.report import Row
 from tests.real import bad_models
 from tests.real.conftest import demo_model
@@ -44,6 +44,9 @@ REALS: dict[str, Part] = {
     "kill-main-llama_cpp": lambda short: reals.kill("llama_cpp", "main", 3 if short else 200),
     "kill-guard-llama_cpp": lambda short: reals.kill("llama_cpp", "guard", 2 if short else 200),
     "kill-daemon-llama_cpp": lambda short: reals.kill_daemon("llama_cpp", 2 if short else 200),
+    "kill-prepared-vllm": lambda short: launchers.real(
+        "vllm", reals.QUICK["vllm"], 1 if short else 200, within=_slice(short)
+    ),
     "stop-main-llama_cpp": lambda short: reals.stop("llama_cpp", "main", 2 if short else 50, at_once=2 if short else 5),
     **{
         f"{act}-{victim}-{engine}": lambda short, act=act, victim=victim, engine=engine: (
@@ -59,6 +62,7 @@ PARTS: dict[str, Part] = {
     "kill-main": lambda short: kills.kill_engines("the API process", 3 if short else 200),
     "kill-worker": lambda short: kills.kill_engines("a worker", 3 if short else 200),
     "kill-guard": lambda short: kills.kill_engines("the guard", 3 if short else 200),
+    "kill-prepared": lambda short: launchers.fake(3 if short else 200),
     "kill-daemon": lambda short: kills.kill_daemon(2 if short else 200),
     "stop-main": lambda short: kills.stop_engines("the API process", 1 if short else 20, at_once=3 if short else 10),
     "stop-worker": lambda short: kills.stop_engines("a worker", 1 if short else 20, at_once=3 if short else 10),

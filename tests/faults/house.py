@@ -35,8 +35,9 @@ def fakes(
     server: str = "",
     parallel: int = 256,
     environ: Mapping[str, str] = MappingProxyType({}),
+    tables: dict[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """A started daemon; `models` are names and vices, each with a file of its own."""
+    """A started daemon; `models` are names and vices, each with a file of its own; `tables` are files of engines.d."""
     keys: dict[str, dict[str, Any]] = {}
     for name, vices in models.items():
         path = root / f"{name}.gguf"
@@ -45,7 +46,8 @@ def fakes(
         table = {"path": str(path), "engine": "llama_cpp", "args": list(vices), "context": 4096}
         keys[name] = {**table, "parallel": parallel}
     both = {"PYTHONPATH": str(Path.cwd()), **environ}
-    with daemon(keys, main=main, server=server, module="tests.faults.fake_daemon", environ=both) as running:
+    module = "tests.faults.fake_daemon"
+    with daemon(keys, main=main, server=server, module=module, environ=both, tables=tables) as running:
         yield running
 
 
