@@ -40,12 +40,13 @@ class Birth:
 
 @dataclass(frozen=True)
 class Meddling:
-    """An administrator, or late news: `what` is unload, cut, retry, keep or the name of a Fact."""
+    """An administrator, or late news: `what` is unload, cut, retry, keep, reload or the name of a Fact."""
 
     at: float
     what: str
     key: Key
     keep_alive: float = 0.0
+    load_timeout: float = 60.0  # from a reload on
 
 
 @dataclass(frozen=True)

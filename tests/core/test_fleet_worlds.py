@@ -41,9 +41,12 @@ HOPELESS = st.builds(
 MEDDLING = st.builds(
     Meddling,
     at=TIMES,
-    what=st.sampled_from(["keep"] * 4 + ["unload", "cut", "retry"] * 2 + ["READY", "SICK", "IDLE", "EXITED", "BROKEN"]),
+    what=st.sampled_from(
+        ["keep"] * 4 + ["unload", "cut", "retry", "reload"] * 2 + ["READY", "SICK", "IDLE", "EXITED", "BROKEN"]
+    ),
     key=KEYS,
     keep_alive=st.sampled_from([0.0, 0.0, 7.0, math.inf]),
+    load_timeout=st.sampled_from([1.5, 7.5, 60.0, 300.0]),
 )
 
 # What a script must have led to somewhere, or the test proves less than it seems to.
@@ -58,6 +61,7 @@ REACHED = {
     "crashes",
     "sick",
     "hang-ups while waiting",
+    "waits cut shorter",
     "kills of who was told before",
     "refusals by an older failure",
     "unloads while arriving",

@@ -45,6 +45,7 @@ class World:
     states: dict[Key, State] = field(default_factory=dict)  # as Changed tells it; no entry = GONE
     failed_at: dict[Key, float] = field(default_factory=dict)
     kept_zero: set[Key] = field(default_factory=set)  # told to go when idle, and busy then
+    load_timeout: float = LOAD
     event: str = ""  # what is being handled
 
     def __post_init__(self) -> None:
@@ -61,17 +62,20 @@ class World:
         self.at(self.now + s.close_at, self.close)
 
     def make_fleet(self, **more: Any) -> Fleet:
+        return Fleet(**self.numbers(), **more)
+
+    def numbers(self) -> dict[str, Any]:
+        """How the fleet is configured now."""
         s = self.script
-        return Fleet(
-            max_models=s.max_models,
-            keep_alive=s.keep_alive,
-            max_queue=s.max_queue,
-            load_timeout=LOAD,
-            stop_timeout=STOP,
-            drain_timeout=DRAIN,
-            restart_budget=s.restart_budget,
-            **more,
-        )
+        return {
+            "max_models": s.max_models,
+            "keep_alive": s.keep_alive,
+            "max_queue": s.max_queue,
+            "load_timeout": self.load_timeout,
+            "stop_timeout": STOP,
+            "drain_timeout": DRAIN,
+            "restart_budget": s.restart_budget,
+        }
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ class World:
         self._asked += 1
         lease = self._asked
         state = self.states.get(ask.key)
-        self.pending[lease] = (ask.key, self.now + LOAD)
+        self.pending[lease] = (ask.key, self.now + self.load_timeout)
         self.uses[lease] = ask.use
         self.at(self.now + ask.bears, lambda: self.hang_up(lease))
         actions = self.want(lease, ask)
@@ -129,6 +133,8 @@ class World:
             actions = self.fleet.retry(key, self.now)
         elif what == "keep":
             actions = self.fleet.keep(key, meddling.keep_alive, self.now)
+        elif what == "reload":
+            actions = self.reload(meddling.load_timeout)
         elif key not in self.children or what == "IDLE":
             actions = self.fleet.report(key, Fact[what], self.now)
         else:
@@ -137,6 +143,14 @@ class World:
         if what == "keep" and busy and meddling.keep_alive == 0:
             self.kept_zero.add(key)
         self.do(what, actions)
+
+    def reload(self, load_timeout: float) -> list[Action]:
+        """Who waits already does so no longer than one who comes now."""
+        self.load_timeout = load_timeout
+        latest = self.now + load_timeout
+        self.seen["waits cut shorter"] += sum(until > latest for _, until in self.pending.values())
+        self.pending = {lease: (key, min(until, latest)) for lease, (key, until) in self.pending.items()}
+        return self.fleet.retune(self.now, **self.numbers())
 
     def close(self) -> None:
         self.closed = True
