@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system.box import container, engines, nspawn, rpms, supplies, tree, uml
+from tests.system.box import container, engines, leash, nspawn, rpms, supplies, tree, uml
 from tests.system.box.nspawn import Box
 from tests.system.box.shell import CACHE, ROOT, CommandError, say
 from tests.system.box.uml import Uml
@@ -191,9 +191,15 @@ def _bundled(root: Path, given: Path, score: Score) -> None:
         box.down()
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The exit status; 128 + the signal's number when it was asked to end."""
+    leash.hold()
     try:
-        sys.exit({"rpm": rpm, "test": test, "engines": real_engines, "container": image}[sys.argv[1]]())
+        return {"rpm": rpm, "test": test, "engines": real_engines, "container": image}[sys.argv[1]]()
     except CommandError as problem:
         print(problem, file=sys.stderr)
-        sys.exit(1)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.system.box import leash
 from tests.system.box.shell import CACHE, run
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -68,10 +69,7 @@ class Box:
         binds = [f"--bind-ro={source}:{target}" for source, target in self._binds.items()]
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-euc", _BOOT, "boot"]
         with (self._work / "console").open("ab") as console:
-            self._nspawn = subprocess.Popen(
-                [*command, str(self._tree), str(self._work), self._name, *binds],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
-            )  # fmt: skip
+            self._nspawn = leash.start([*command, str(self._tree), str(self._work), self._name, *binds], output=console)
         self._leader = self._wait(self._find_leader, "a first process")
         self._wait(self._is_running, "a running system")
 
@@ -136,10 +134,13 @@ class Box:
         state = self.inside(["systemctl", "is-system-running"]).stdout.strip()
         return state in {"running", "degraded"}
 
-    def _remove_cgroups(self) -> None:
+    def _remove_cgroups(self, within: float = 10) -> None:
+        """Its processes may still be ending: nspawn's end is not theirs."""
         mounted = run(["findmnt", "-t", "cgroup2", "-n", "-o", "TARGET"]).split()
-        for root in mounted[:1]:
-            groups = sorted((Path(root) / self._name).rglob("*/"), reverse=True)
-            for group in (*groups, Path(root) / self._name):
-                with contextlib.suppress(OSError):
-                    group.rmdir()
+        deadline = time.monotonic() + within
+        for top in (Path(root) / self._name for root in mounted[:1]):
+            while top.exists() and time.monotonic() < deadline:
+                for group in (*sorted(top.rglob("*/"), reverse=True), top):
+                    with contextlib.suppress(OSError):
+                        group.rmdir()
+                time.sleep(0.1)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.system.box import leash
 from tests.system.box.shell import CACHE, run, say
 
 PROGRAM = "linux.uml"
@@ -51,11 +52,12 @@ class Uml:
             *("systemd.show_status=0", "systemd.getty_auto=no", f'systemd.run="{_UNPACK}"'),
             *("systemd.run_success_action=poweroff", "systemd.run_failure_action=poweroff"),
         ]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", timeout=limit, check=False, env={**os.environ, "TMPDIR": "/dev/shm"},
-        )  # fmt: skip
-        return done.stdout
+        machine = leash.start(command, output=subprocess.PIPE, TMPDIR="/dev/shm")
+        try:
+            return machine.communicate(timeout=limit)[0].decode(errors="replace")
+        finally:
+            machine.kill()  # it has powered off, or something is wrong
+            machine.wait()
 
     def down(self) -> None:
         shutil.rmtree(self._work, ignore_errors=True)
@@ -76,6 +78,8 @@ def _image(tree: Path) -> Path:
     image, key = CACHE / "root.img", CACHE / "root.key"
     if not image.exists() or image.stat().st_mtime < key.stat().st_mtime:
         say("making a disk image of the tree")
-        image.unlink(missing_ok=True)
-        run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "4G"])
+        fresh = image.with_suffix(".fresh")
+        fresh.unlink(missing_ok=True)
+        run(["mke2fs", "-q", "-t", "ext4", "-d", tree, fresh, "4G"])
+        fresh.replace(image)
     return image
