@@ -166,7 +166,7 @@ def test_a_fault_of_the_child_is_told_with_where_it_stood() -> None:
     """But without the words of an error that we do not know: they may hold a signed address."""
     code = (
         "import sys; from hyperllamad.store import fetching, hub;"
-        "hub.listing = lambda *_: {}['https://cdn.example/m?signature=secret']; sys.exit(fetching.main())"
+        "hub.listing = lambda *_: {}['https://cdn.example/m?signature=' + 'sec' + 'ret']; sys.exit(fetching.main())"
     )
     asked = msgspec.json.encode(Request(name="m", repository="org/repo", target="/nowhere", store="/nowhere")) + b"\n"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
