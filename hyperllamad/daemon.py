@@ -217,9 +217,9 @@ def _apps(services: Services, rooms: Rooms, reloader: Reloader) -> tuple[Current
 
     def changed(news: News) -> None:
         nonlocal services, rooms
+        rooms.keys.take(news.keys)
         if _told_of(news.config) != _told_of(services.config):
-            services = replace(services, config=news.config, keys=news.keys)
-            rooms = replace(rooms, keys=news.keys)
+            services = replace(services, config=news.config)
             api.app = create_front(services)
         rooms = replace(rooms, config=news.config)
         admin.app = create_control(rooms)

@@ -17,7 +17,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class ApiKey:
 
 
 class KeyRing:
-    """Every key there is."""
+    """Every key there is; one ring for the daemon's life."""
 
     def __init__(self, config: Config) -> None:
         self.required = config.keys.required
@@ -78,6 +78,14 @@ class KeyRing:
         self._keys: tuple[ApiKey, ...] = ()
         self._seen: tuple[object, ...] | None = None  # the files as they were when `_keys` were read
         self._changing = anyio.Lock()
+
+    def take(self, fresh: KeyRing) -> None:
+        """Be as `fresh` is, which a reload has made of a new configuration; a change in the middle comes to its file.
+
+        A second ring in our place would not wait for that change, and one of the two would write over the other.
+        """
+        self.required, self.file, self._credential = fresh.required, fresh.file, fresh._credential
+        self._general, self._keys, self._seen = fresh._general, fresh._keys, fresh._seen
 
     def load(self) -> None:
         """Read the files; raises ConfigError when one is wrong or can be read by others."""
@@ -121,36 +129,47 @@ class KeyRing:
             raise BadRequestError(f'"{name}" cannot be the name of a key', hint=hint)
         if min(concurrent or 0, tokens_per_minute or 0) < 0:
             raise BadRequestError("a limit cannot be negative", hint="0 means none")
-        async with self._changing:
-            self.load()
+        text = "hl-" + secrets.token_urlsafe(32)
+        entry = _Entry(
+            name=name,
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            concurrent=concurrent,
+            tokens_per_minute=tokens_per_minute,
+            created=int(time.time()),
+        )
+
+        def with_it() -> tuple[_Entry, ...]:
             if any(key.name == name for key in self._keys):
                 raise InUseError(
                     f"there is a key called {name} already", hint=f"`hyperllamactl key remove {name}` ends it"
                 )
-            text = "hl-" + secrets.token_urlsafe(32)
-            entry = _Entry(
-                name=name,
-                sha256=hashlib.sha256(text.encode()).hexdigest(),
-                concurrent=concurrent,
-                tokens_per_minute=tokens_per_minute,
-                created=int(time.time()),
-            )
-            await anyio.to_thread.run_sync(_write, self.file, (*_read(self.file), entry))
-            self.load()
+            return *_read(self.file), entry
+
+        await self._rewrite(with_it)
         return text
 
     async def remove(self, name: str) -> None:
         """Refuse a key from now on.  Raises NoSuchKeyError, and InUseError for one from a credential."""
-        async with self._changing:
-            self.load()
+
+        def without_it() -> tuple[_Entry, ...]:
             key = next((key for key in self._keys if key.name == name), None)
             if key is None:
                 raise NoSuchKeyError(f"there is no key called {name}", hint="`hyperllamactl key list` shows all")
             if key.fixed:
                 hint = "change the credential and restart the service"
                 raise InUseError(f"the key {name} comes from the credential {CREDENTIAL}", hint=hint)
-            left = tuple(entry for entry in _read(self.file) if entry.name != name)
-            await anyio.to_thread.run_sync(_write, self.file, left)
+            return tuple(entry for entry in _read(self.file) if entry.name != name)
+
+        await self._rewrite(without_it)
+
+    async def _rewrite(self, change: Callable[[], tuple[_Entry, ...]]) -> None:
+        """One change after the other; once more when a reload has named another file meanwhile."""
+        async with self._changing:
+            written: Path | None = None
+            while written != self.file:
+                self.load()
+                written, entries = self.file, change()
+                await anyio.to_thread.run_sync(_write, written, entries)
             self.load()
 
     def _look(self) -> tuple[object, ...]:

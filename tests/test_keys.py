@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
+from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
+import hyperllamad.keys
 from hyperllamad.config.load import load_config
 from hyperllamad.core.errors import BadRequestError, ConfigError, InUseError, NoSuchKeyError
 from hyperllamad.core.quota import Limits
@@ -155,3 +160,61 @@ async def test_a_directory_that_cannot_be_written_is_told_of(tmp_path: Path) -> 
     keys = KeyRing(load_config(tmp_path, {"HOME": str(tmp_path)}))
     with pytest.raises(ConfigError, match=r"/proc/no/keys\.toml: cannot be written: No such file"):
         await keys.add("a")
+
+
+async def test_a_reload_in_the_middle_of_a_change_loses_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, fresh = ring(tmp_path), ring(tmp_path)
+    disk = SlowDisk(monkeypatch)
+    made: dict[str, str] = {}
+
+    async def make(name: str) -> None:
+        made[name] = await keys.add(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make, "before")
+        await anyio.to_thread.run_sync(disk.asked.acquire)
+        keys.take(fresh)
+        tasks.start_soon(make, "after")
+        await anyio.wait_all_tasks_blocked()
+        disk.done.release(2)
+    assert [found.name if (found := keys.find([made[name]])) else "" for name in ("before", "after")] == [
+        "before",
+        "after",
+    ]
+
+
+async def test_a_reload_that_names_another_file_takes_the_key_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    keys, fresh = ring(tmp_path), ring(tmp_path / "other", main="required = true\nconcurrent = 3\n")
+    disk = SlowDisk(monkeypatch)
+    made: list[str] = []
+
+    async def make() -> None:
+        made.append(await keys.add("alice"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make)
+        await anyio.to_thread.run_sync(disk.asked.acquire)
+        keys.take(fresh)
+        disk.done.release(2)
+    found = keys.find(made)
+    assert found is not None and found.limits == Limits(3, 0)
+    assert keys.required
+    assert "alice" in (tmp_path / "other/keys.toml").read_text()
+
+
+class SlowDisk:
+    """Each write says that it is asked for, and waits until it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        write = hyperllamad.keys._write
+
+        def slowly(*given: Any) -> None:
+            self.asked.release()
+            self.done.acquire()
+            write(*given)
+
+        monkeypatch.setattr("hyperllamad.keys._write", slowly)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hyperllamactl.client import Client
+from hyperllamactl.protocol.base import Done
+from hyperllamactl.protocol.daemon import Reload
+from hyperllamactl.protocol.keys import KeyMade, KeyNew
 from tests.daemon import Daemon, daemon
 
 
@@ -61,3 +67,31 @@ def test_an_open_door_to_the_network_is_warned_of_once(host: str, warned: int) -
         running.stop()
         log = running.log.read_text()
     assert log.count("whoever can reach this machine may use the API") == warned
+
+
+def test_keys_made_while_the_configuration_is_read_anew_are_all_kept() -> None:
+    with daemon({}, main="[keys]\nconcurrent = 0\n") as running:
+        main = running.root / "etc/hyperllamad.toml"
+        admin = Client([str(running.root / "run/admin.sock")], warn=lambda _: None)
+        texts: list[str] = []
+        busy = threading.Barrier(5)
+
+        def make(number: int) -> None:
+            busy.wait()
+            for index in range(10):
+                texts.append(admin.call(KeyNew(name=f"k{number}.{index}"), KeyMade).key)
+
+        with ThreadPoolExecutor(4) as pool:
+            makers = [pool.submit(make, number) for number in range(4)]
+            busy.wait()
+            reloads = 0
+            while not all(maker.done() for maker in makers):
+                reloads += 1
+                main.write_text(main.read_text().replace(f"concurrent = {reloads - 1}", f"concurrent = {reloads}"))
+                admin.call(Reload(), Done)
+        assert reloads > 1
+        for maker in makers:
+            maker.result()
+        main.write_text(main.read_text().replace("[keys]", "[keys]\nrequired = true"))
+        admin.call(Reload(), Done)
+        assert [status(running, "/api/tags", text) for text in texts] == [200] * 40
