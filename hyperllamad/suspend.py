@@ -126,7 +126,8 @@ class Sleep:
         """Whether everybody is, in time."""
         with anyio.move_on_after(within), self._supervisor.watch() as changes:
             while not suspension.rested(self._supervisor.interruptions.views(), told):
-                await anext(changes)
+                if await anext(changes, None) is None:  # the daemon ends, and its engines with it
+                    break
             return True
         return False
 

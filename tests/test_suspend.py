@@ -112,6 +112,26 @@ async def test_models_on_gpus_sleep_or_are_unloaded_and_are_back_afterwards(runt
         await wait_for(lambda: all_.manager.held() == 1)  # for the next time
 
 
+async def test_a_daemon_that_ends_meanwhile_brings_nobody_to_rest(runtime: Path) -> None:
+    async with fake.supervised(runtime, home=fake.ON_GPU, verdict=lambda: Verdict("cuda")) as supervisor:
+        lease = supervisor.lease(fake.model(runtime, "m"))
+        await lease.granted()
+        rested = anyio.Event()
+
+        async def rest() -> None:
+            await suspend.Sleep(supervisor, Gpus(), runtime / "none").before(1000.0)
+            rested.set()
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(rest)
+                await wait_for(lambda: supervisor.interruptions.paused)
+                await anyio.wait_all_tasks_blocked()
+                assert not rested.is_set(), "a request is open"
+                supervisor._performer.overview.close()
+        lease.release()
+
+
 async def test_requests_wait_while_the_machine_sleeps(runtime: Path, bus: str) -> None:
     async with house(runtime, bus) as all_:
         await all_.load("m", "--sleeps")
