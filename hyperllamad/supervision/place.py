@@ -18,12 +18,12 @@ import msgspec
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.models import UNLIMITED, Limits, Placement
 from hyperllamad.engines.base import Host, Place
+from hyperllamad.engines.environment import LONGEST_SOCKET
 from hyperllamad.supervision import cgroups, procfs
 from hyperllamad.supervision.cgroups import Delegation
 from hyperllamad.supervision.procfs import Identity
 
 MARK = "HYPERLLAMA_PLACE"  # environment variable of everybody who lives here; its value is the directory
-LONGEST_SOCKET = 107  # bytes of sun_path in unix(7), less the final zero
 
 
 class Stand(msgspec.Struct, frozen=True):
