@@ -70,7 +70,7 @@ def _planned(plan: LoadPlan, rooms: Rooms, question: Question, answer: Answer, t
     need = terms.need
     plan.need = NeedRow(weights=need.weights, kv_cache=need.kv_cache, overhead=need.overhead)
     match answer:
-        case Placed(placement, victims):
+        case Placed(placement=placement, victims=victims):
             tenants = {tenant.key: tenant for tenant in question.tenants}
             plan.outcome, plan.why = "fits", "after others have left" if victims else "now"
             plan.shares = [ShareRow(gpu=share.index, size=share.bytes) for share in placement.shares]
@@ -86,9 +86,9 @@ def _planned(plan: LoadPlan, rooms: Rooms, question: Question, answer: Answer, t
                 for victim in victims
             ]
             plan.seconds = terms.wake_seconds if question.lies else terms.load_seconds
-        case Waits(sentence) | Soon(sentence):
+        case Waits(why=sentence) | Soon(why=sentence):
             plan.outcome, plan.why = "waits", sentence
-        case Never(sentence):
+        case Never(why=sentence):
             plan.outcome, plan.why = "never", sentence
     return plan
 

@@ -1,4 +1,8 @@
-"""What the fleet says: the actions it orders, and an instance as people see it.  Plain data, nothing decided here."""
+"""What the fleet says: the actions it orders, and an instance as people see it.  Plain data, nothing decided here.
+
+Match them by keywords, `case Changed(key=key)`: for positions Python makes the name of `__match_args__` anew each time,
+and keeps up to 4,096 of those (its cache of methods), which fill up over hours.
+"""
 
 from __future__ import annotations
 

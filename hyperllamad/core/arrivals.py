@@ -96,7 +96,7 @@ class Arrivals:
         question = self._admission.question(wish.key, wish.terms, now, older=older, waited=self._waited)
         answer = decide(question)
         match answer:
-            case Placed(placement, victims):
+            case Placed(placement=placement, victims=victims):
                 self._journal.tell("placed", wish.key, _seen(answer), now, (question, answer))
                 out: list[Action] = []
                 for victim in victims:
@@ -105,16 +105,16 @@ class Arrivals:
                 out += self._give_promise(wish, now)
                 self._roster.settle_in(self._roster.slots[wish.key], wish.terms, placement)
                 return out
-            case Soon(why, stops):
+            case Soon(why=why, stops=stops):
                 self._journal.tell("waits", wish.key, why, now, (question, answer))
                 return self._stop_sleepers(stops, wish, (question, answer), now)
-            case Waits(why):
+            case Waits(why=why):
                 self._journal.tell("waits", wish.key, why, now, (question, answer))
                 self._admission.look_again()
                 return []
             case Never() if not self._admission.measured_since(wish.came):
                 return []
-            case Never(why):
+            case Never(why=why):
                 return self._give_up(wish, why, (question, answer), now)
 
     def _send_away(

@@ -44,5 +44,5 @@ def replay(inputs: Inputs) -> Outcome:
             return placement.decide(inputs)
         case Overflow():
             return queue.yields(inputs)
-        case Crash(crashes, budget):
+        case Crash(crashes=crashes, budget=budget):
             return "restarted" if crashes <= budget else "failed"

@@ -168,7 +168,7 @@ def _tool_choice(name: str, value: Any) -> str | dict[str, Any]:
     match value:
         case "none" | "auto" | "required":
             return str(value)
-        case {"type": "function", "function": {"name": str(wanted)}}:
+        case {"type": "function", "function": {"name": str() as wanted}}:
             return {"type": "function", "function": {"name": wanted}}
     raise _wrong(name, 'none, auto, required or {"type": "function", "function": {"name": ...}}')
 
@@ -178,7 +178,7 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
     match value:
         case {"type": "text" | "json_object" as kind}:
             return {"type": kind}
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema), **rest}}:
+        case {"type": "json_schema", "json_schema": {"schema": dict() as schema, **rest}}:
             return {"type": "json_schema", "json_schema": {"name": "format", **rest, "schema": schema}}
     raise _wrong(name, 'of type text, json_object or json_schema, the last with {"json_schema": {"schema": {...}}}')
 

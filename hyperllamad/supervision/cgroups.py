@@ -103,7 +103,7 @@ def unenforced(limits: Limits, where: Delegation | None) -> list[str]:
 def members(group: Path) -> list[int]:
     """Numbers of the processes in it, zombies left out; empty when there is no such group."""
     try:
-        return [int(pid) for pid in (group / "cgroup.procs").read_text(encoding="ascii").split()]
+        return [int(pid) for pid in (group / "cgroup.procs").read_bytes().split()]
     except OSError:
         return []
 

@@ -31,7 +31,7 @@ def read(proc: Path = PROC, cgroups: Path = CGROUPS) -> tuple[int, int]:
 def _meminfo(proc: Path) -> tuple[int, int]:
     fields = {}
     try:
-        for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
+        for line in (proc / "meminfo").read_bytes().decode("ascii").splitlines():
             name, _, value = line.partition(":")
             fields[name] = int(value.split()[0]) * 1024
     except (OSError, ValueError, IndexError):
@@ -42,7 +42,7 @@ def _meminfo(proc: Path) -> tuple[int, int]:
 def _own_groups(proc: Path, cgroups: Path) -> Iterator[Path]:
     """Our control group and those around it: the narrowest limit of them holds."""
     try:
-        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = (proc / "self/cgroup").read_bytes().decode().splitlines()
     except OSError:
         return
     for line in lines:
@@ -54,7 +54,7 @@ def _own_groups(proc: Path, cgroups: Path) -> Iterator[Path]:
 def _number(path: Path) -> int | None:
     """None for a file that is not there, or says "max"."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = path.read_bytes().decode("ascii").strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
@@ -63,7 +63,7 @@ def _number(path: Path) -> int | None:
 def _file_cache(group: Path) -> int:
     """Cached files that may go: inactive_file of memory.stat."""
     try:
-        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        lines = (group / "memory.stat").read_bytes().decode("ascii").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)

@@ -79,20 +79,20 @@ class Performer:
         """Perform them all."""
         refused: Counter[tuple[str, str]] = Counter()
         for action in actions:
-            match action:
-                case Changed(key, state):
+            match action:  # by keywords: see core/actions.py
+                case Changed(key=key, state=state):
                     self._changed(key, state)
-                case Do(key, Effect.SPAWN):
+                case Do(key=key, effect=Effect.SPAWN):
                     waiting = (lease for lease in self.leases.values() if lease.key == key)
                     self.crew.spawn(key, (lease.model.name.key for lease in waiting))
-                case Do(key, effect, level):
+                case Do(key=key, effect=effect, level=level):
                     cause = "the server is shutting down" if self.closing else "the model was unloaded"
                     self.crew.do(key, effect, level, cause)
-                case Grant(number, key):
+                case Grant(lease=number, key=key):
                     upstream = self.crew.lives[key].upstream
                     assert upstream is not None  # noqa: S101 - it is made before READY is reported
                     self.leases.pop(number).answer(upstream)
-                case Refuse(number, error):
+                case Refuse(lease=number, error=error):
                     lease = self.leases.pop(number)
                     lease.answer(error)
                     refused[str(lease.model.name), str(error)] += 1

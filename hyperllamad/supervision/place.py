@@ -8,6 +8,7 @@ processes belong to it, so that a later life of the daemon can find them; it mus
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -85,7 +86,13 @@ def of(directory: Path, cache: Path, host: Host, group: str) -> Place:
 
 
 def directory(place: Place) -> Path:
-    return Path(place.socket).parent
+    return _directory(place.socket)
+
+
+@functools.lru_cache(maxsize=64)
+def _directory(socket: str) -> Path:
+    """Made once for each place: with every new path its parts enter Python's table of names (see procfs.py)."""
+    return Path(socket).parent
 
 
 def output(place: Place) -> Path:

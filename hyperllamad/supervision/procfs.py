@@ -133,7 +133,7 @@ def memory_kills() -> int:
 
 def boot_id() -> str:
     """Changes with every boot of the machine."""
-    return Path(PROC, "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return Path(PROC, "sys/kernel/random/boot_id").read_bytes().decode("ascii").strip()
 
 
 def resident(pids: Iterable[int]) -> int:

@@ -107,3 +107,10 @@ def test_a_place_that_cannot_be_made_is_an_error_with_the_path(tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(LoadFailedError, match=r"file.*Not a directory"):
         place.make(tmp_path / "file", tmp_path / "cache", Host())
+
+
+def test_the_directory_of_a_place_is_one_path(runtime: Path) -> None:
+    """Python keeps the parts of every new path in a table that only grows until it is copied."""
+    where = place.make(runtime, runtime / "cache", Host())
+    assert place.directory(where) is place.directory(where)
+    assert place.directory(where) == Path(where.socket).parent
