@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hyperllamad.core.errors import TooManyRequestsError
 
 _WEIGHT = 0.2  # of the newest request in the usual duration
+_A_TOKEN = 0.999  # after hours that floating-point numbers have added up: who waited as told must not wait again
 
 
 class Limits(NamedTuple):
@@ -40,7 +41,7 @@ class Quota:
     def enter(self, limits: Limits, now: float) -> int:
         """A request begins; what comes back is for `leave`.  Raises TooManyRequestsError."""
         self._refill(limits, now)
-        if limits.tokens_per_minute and self._left < 1:
+        if limits.tokens_per_minute and self._left < _A_TOKEN:
             wait = (1 - self._left) * 60 / limits.tokens_per_minute
             raise TooManyRequestsError(f"more than {limits.tokens_per_minute} tokens in a minute", "tokens", wait)
         if limits.concurrent and self.running >= limits.concurrent:

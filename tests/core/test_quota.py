@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperllamad.core.errors import TooManyRequestsError
@@ -69,6 +69,10 @@ def test_a_limit_that_is_lowered_or_raised_holds_at_once() -> None:
 @given(
     st.builds(Limits, st.integers(0, 3), st.integers(0, 500)),
     st.lists(st.tuples(st.floats(0, 100), st.booleans(), st.integers(0, 2000)), min_size=5, max_size=40),
+)
+@example(  # seven hours of debt at one token a minute
+    Limits(tokens_per_minute=1),
+    [(0.0, False, 0), (1.2116352536576045, False, 130), (0.0, False, 0), (0.0, False, 417), (0.0, False, 0)],
 )
 def test_who_waits_as_long_as_told_is_let_in_and_no_limit_is_broken(
     limits: Limits, steps: list[tuple[float, bool, int]]
