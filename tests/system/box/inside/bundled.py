@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from lib import BOX, ask, check, sh, stale_modules
+
+PRIVATE = "/usr/lib/hyperllama/lib/"
 
 
 @check("the self-contained package asks no Python package of the distribution")
@@ -17,6 +21,15 @@ def _() -> None:
     assert not (stale := stale_modules()), stale[:5]
 
 
+@check("its licence names those of what it brings")
+def _() -> None:
+    stated = set(re.findall(r"[\w.-]+", sh("rpm -q --qf '%{LICENSE}' hyperllama")))
+    brought = sh(f"grep -rhs --include=METADATA ^License-Expression: {PRIVATE}").splitlines()
+    assert len(brought) > 10, brought
+    named = {word for line in brought for word in re.findall(r"[\w.-]+", line.partition(":")[2])}
+    assert named - {"OR", "AND"} <= stated, named - stated
+
+
 @check("it serves with what it brings, not with what the distribution has")
 def _() -> None:
     sh("systemctl enable --now hyperllamad")
@@ -24,5 +37,5 @@ def _() -> None:
     sh("hyperllamactl status")
     where = "import quart, hyperllamad; print(quart.__file__, hyperllamad.__file__)"
     found = sh(f"/usr/lib/hyperllama/bin/python3 -c '{where}'").split()
-    assert all(path.startswith("/usr/lib/hyperllama/lib/") for path in found), found
+    assert all(path.startswith(PRIVATE) for path in found), found
     assert sh("pgrep -u hyperllama -f /usr/lib/hyperllama/bin/python3 | wc -l") == "1"
