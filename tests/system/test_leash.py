@@ -29,7 +29,7 @@ import sys, threading
 from pathlib import Path
 from tests.system.box import __main__ as box
 cache, beside = Path(sys.argv[1]), sys.argv[2] == "beside"
-box.uml.CACHE = cache
+box.uml.CACHE = box.leash.CACHE = cache
 box.supplies.install_host_packages = lambda *names: None
 box.tree.make = lambda: cache
 box.supplies.gather = lambda root, plain: cache / "given"
@@ -94,8 +94,15 @@ def test_a_signal_ends_the_machine_with_all_that_it_started(cache: Path, number:
     assert not list(cache.glob("uml-*")), "nor its disk"
 
 
-def test_a_killed_harness_takes_its_machine_along(cache: Path) -> None:
+def test_a_killed_harness_takes_its_machine_along_and_the_next_one_sweeps(cache: Path) -> None:
     harness = started(cache, "beside")
     harness.kill()
     harness.wait()
     eventually(lambda: not alive(pids(cache)[0]), within=30, what="the end of the machine")
+    left = list(cache.glob("uml-*"))
+    (cache / "pids").unlink()
+    following = started(cache, "beside")
+    (own,) = cache.glob("uml-*")
+    following.terminate()
+    following.wait()
+    assert len(left) == 1 and own not in left

@@ -194,6 +194,7 @@ def _bundled(root: Path, given: Path, score: Score) -> None:
 def main() -> int:
     """The exit status; 128 + the signal's number when it was asked to end."""
     leash.hold()
+    leash.sweep("uml-*", "boxes/*")
     try:
         return {"rpm": rpm, "test": test, "engines": real_engines, "container": image}[sys.argv[1]]()
     except CommandError as problem:

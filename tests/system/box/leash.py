@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
+
+from tests.system.box.shell import CACHE
 
 _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _starting = threading.RLock()  # entered twice by a signal that comes in the middle of a start
@@ -45,6 +48,13 @@ def start(argv: Sequence[str], *, output: IO[bytes] | int, **environ: str) -> su
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, **environ},
         )  # fmt: skip
+
+
+def sweep(*names: str) -> None:
+    """Remove what killed harnesses left of their machines, below CACHE; names end with the number of who made them."""
+    for path in (path for name in names for path in CACHE.glob(name)):
+        if not Path(f"/proc/{path.suffix[1:]}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _end(number: int, _: FrameType | None) -> None:

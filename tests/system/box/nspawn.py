@@ -58,7 +58,7 @@ class Box:
         self._tree = tree
         self._name = f"hyperllama-{name}-{os.getpid()}"
         self._binds = binds
-        self._work = CACHE / "boxes" / self._name
+        self._work = CACHE / "boxes" / f"{name}.{os.getpid()}"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 

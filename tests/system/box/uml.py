@@ -39,7 +39,7 @@ class Uml:
         self._image = _image(tree)
         self._given = given
         self._only = tuple(only) or tuple(path.name for path in given.iterdir())
-        self._work = Path(tempfile.mkdtemp(dir=CACHE, prefix="uml-"))
+        self._work = Path(tempfile.mkdtemp(dir=CACHE, prefix="uml-", suffix=f".{os.getpid()}"))
 
     def stages(self, *names: str, limit: float = 3600) -> str:
         """Boot, run the stages, power off; everything they wrote."""
