@@ -89,7 +89,7 @@ def directory(place: Place) -> Path:
     return _directory(place.socket)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)  # of those that are used now; it is full, and flat, soon
 def _directory(socket: str) -> Path:
     """Made once for each place: with every new path its parts enter Python's table of names (see procfs.py)."""
     return Path(socket).parent
