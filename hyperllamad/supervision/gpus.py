@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,9 +35,16 @@ _SENTENCES = {  # NVML's error codes, by the names nvml.h gives them
 }
 
 
+# dlopen(3) itself: `ctypes.CDLL` makes a class before it looks for the library, and this is asked with every load.
+_libc = ctypes.CDLL(None)
+_dlopen, _dlerror = _libc.dlopen, _libc.dlerror
+_dlopen.argtypes, _dlopen.restype, _dlerror.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p, ctypes.c_char_p
+
+
 def load_pynvml() -> Any:
     """The library's Python side.  Raises OSError where there is no driver, before any of it is imported."""
-    ctypes.CDLL(LIBRARY)
+    if not _dlopen(LIBRARY.encode(), os.RTLD_LAZY):
+        raise OSError((_dlerror() or LIBRARY.encode()).decode(errors="replace"))
     return importlib.import_module("pynvml")
 
 

@@ -132,6 +132,16 @@ async def test_this_machine() -> None:
         assert (await GpuReader().read()).driver
 
 
+async def test_where_there_is_no_driver_asking_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class for each reading, as ctypes.CDLL makes it, would fill Python's caches for hours."""
+    monkeypatch.setattr(gpus, "LIBRARY", "libno-such-driver.so.1")
+    classes = len(object.__subclasses__()) + len(ctypes._CFuncPtr.__subclasses__())  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="libno-such-driver"):
+        gpus.load_pynvml()
+    assert await GpuReader().read() == Gpus(problem="no NVIDIA driver")
+    assert len(object.__subclasses__()) + len(ctypes._CFuncPtr.__subclasses__()) == classes  # type: ignore[attr-defined]
+
+
 async def test_our_own_engines_and_an_unknown_bandwidth() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         try:
