@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     beside.add_argument("--ignore-term", action="store_true")
     beside.add_argument("--fork", action="store_true", help="a grandchild in a session of its own that holds stdout")
     beside.add_argument("--worker", action="store_true", help="a grandchild in the same session")
-    beside.add_argument("--hang-health", action="store_true", help="answer /health once, then never again")
+    beside.add_argument("--hang-health", action="store_true", help="answer /health five times, then never again")
     beside.add_argument(
         "--log-flood", type=int, metavar="MIB", default=0, help="print that much, one line of 10 MiB too"
     )
@@ -184,7 +184,7 @@ class Engine:
 
     async def health(self, writer: asyncio.StreamWriter) -> None:
         self.health_checks += 1
-        if self.vices.hang_health and self.health_checks > 1:
+        if self.vices.hang_health and self.health_checks > 5:  # a busy client may miss the first ones
             await asyncio.Event().wait()
         status = 503 if self.vices.never_ready else 200
         await whole_json(writer, status, {"status": "loading model" if status == 503 else "ok"})

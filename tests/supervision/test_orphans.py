@@ -77,8 +77,12 @@ def sleeper() -> Iterator[Any]:
     made: list[subprocess.Popen[bytes]] = []
 
     def start(cwd: Path | str, **environment: str) -> subprocess.Popen[bytes]:
-        made.append(subprocess.Popen(["sleep", "600"], cwd=cwd, env=environment, start_new_session=True))
-        return made[-1]
+        known = {"SLEEPER": "1", **environment}
+        started = subprocess.Popen(["sleep", "600"], cwd=cwd, env=known, start_new_session=True)
+        made.append(started)
+        # Popen comes back when the old program is gone; for a moment the new one has no environment that can be read.
+        wait_for_blocking(lambda: b"SLEEPER=1" in procfs.environment(started.pid))
+        return started
 
     yield start
     for one in made:
