@@ -4,7 +4,7 @@ Three questions, each answered in rounds (rounds.py).  How much later does the f
 other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
 queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
 that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.  There it asks a
-prompt that is in the cache, so that one step is all that it waits for, and questions of a hundred words, all new.
+prompt that is in the cache, so that one step is all that it waits for, and questions of twenty numbers, all new.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ HEAVY = 500  # requests that the heavy client has open all the time
 LONG = 100  # tokens of its answers
 EVEN = ("--token-delay", "0.01", "--words", "100")  # of an engine that answers any number of requests at the same pace
 PAUSE = 0.01  # seconds between two requests of the one that is measured
+ASKING = 0.1  # of one that asks questions: it would keep the engine from everybody else
 CACHED = "1 2"
-WORDS = 100  # of a question
+NUMBERS = 20  # of a question
 
 
 def rows(running: Daemon) -> list[InstanceRow]:
@@ -63,7 +64,7 @@ def cached() -> str:
 
 def question() -> str:
     """One that no cache knows, not even its beginning."""
-    return " ".join(str(random.randrange(100)) for _ in range(WORDS))
+    return " ".join(str(random.randrange(100)) for _ in range(NUMBERS))
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +86,7 @@ async def first_tokens(
                     await reply.content.readline()
                     found.append(time.perf_counter() - began)
                     await reply.read()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE if prompt is cached else ASKING)
             return found
 
         await measure(1.0)  # the first ones load it, and warm everything up
