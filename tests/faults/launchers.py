@@ -17,7 +17,8 @@ from pathlib import Path
 from hyperllamad.supervision import procfs
 from tests.daemon import Daemon, daemon, eventually
 from tests.faults.house import answer_of, chat, fakes, row, unload
-from tests.faults.kills import alive, everybody, loaded, spread
+from tests.faults.kills import everybody, loaded, spread
+from tests.faults.reals import outliving
 from tests.faults.report import Row
 from tests.real.conftest import demo_model
 
@@ -66,7 +67,7 @@ def _series(running: Daemon, of: str, times: int, within: float, longest: float,
             asker.join(300)
             slow.append(time.monotonic() - began)
             wrong += asker.said != answer_of(5) if not of else not asker.said
-            left += len(_outliving(family))
+            left += len(outliving(family))
             unload(running, "next")
         whole, errors, cut = load.whole, load.errors, load.cut
     assert running.stop() == 0
@@ -110,9 +111,3 @@ def launchers(running: Daemon) -> list[int]:
     guards = [pid for pid in running.leftovers() if pid not in known and GUARD in procfs.command_line(pid)]
     below = [procfs.descendants(guard, procfs.processes()) for guard in guards]
     return [family[0] for family in below if family]
-
-
-def _outliving(family: list[int]) -> list[int]:
-    with contextlib.suppress(AssertionError):
-        eventually(lambda: not alive(family), within=30, what="nobody is left")
-    return alive(family)

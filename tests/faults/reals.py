@@ -90,7 +90,7 @@ def kill(engine: str, victim: str, times: int, *, within: float = 1e9, seed: int
                 began = time.monotonic()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(VICTIMS[victim](family, engine), signal.SIGKILL)
-                left += len(_left(family))
+                left += len(outliving(family))
                 wrong += "Paris" not in answer(running.url, "m0")
                 slow.append(time.monotonic() - began)
         unload(running, "m0")
@@ -118,7 +118,7 @@ def kill_daemon(engine: str, times: int, *, within: float = 1e9) -> Row:
                 family = everybody(up(running, "m0"))
                 began = time.monotonic()
                 running.kill()
-                left += len(_left(family))
+                left += len(outliving(family))
                 rests.append(held.held())
             running.start()
             held.add(running)
@@ -145,7 +145,7 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
                 before = {load.model: load.pieces for load in loads}
                 eventually(lambda: all(x.pieces > before[x.model] for x in loads), within=120, what="all answer")  # noqa: B023
                 seconds += _stopped([VICTIMS[victim](family, engine) for family in families.values()])
-                left += sum(len(_left(family)) for family in families.values())
+                left += sum(len(outliving(family)) for family in families.values())
                 wrong += sum("Paris" not in answer(running.url, model) for model in models)
             for model in models:
                 unload(running, model)
@@ -173,7 +173,7 @@ def _stopped(pids: list[int]) -> list[float]:
     return [seconds.get(pid, 60.0) for pid in pids]
 
 
-def _left(family: list[int]) -> list[int]:
+def outliving(family: list[int]) -> list[int]:
     """Who of them outlives GONE seconds."""
     with contextlib.suppress(AssertionError):
         eventually(lambda: not alive(family), within=GONE, what="nobody is left")
