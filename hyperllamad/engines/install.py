@@ -89,7 +89,7 @@ def _use(homes: Homes, home: Home) -> None:
         homes.use(home)
     except OSError as failure:
         what = f"{home.id} is installed, but cannot be made the one in use"
-        hint = "make room, and install it again: that takes no time"
+        hint = "see that there is room and that it may be written, then install it again: that takes no time"
         raise InstallFailedError(
             f"{what}: {failure.filename or homes.root}: {failure.strerror}", hint=hint
         ) from failure
