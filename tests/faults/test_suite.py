@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import report, soak
-from tests.faults.__main__ import PARTS, REALS
+from tests.faults.__main__ import PARTS, REALS, Extent
 from tests.faults.report import Row
 
 LATER = ("continued", "bad", "mutants", "soak", "patience")  # that have tests of their own, or take their time
@@ -22,7 +22,7 @@ LIGHT = [
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", SHORT)
 def test_in_short(part: str) -> None:
-    row = PARTS[part](True)
+    row = PARTS[part](Extent(short=True))
     assert row.holds, row
 
 
@@ -30,7 +30,7 @@ def test_in_short(part: str) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("part", LIGHT)
 def test_in_short_on_a_real_engine(part: str) -> None:
-    row = PARTS[part](True)
+    row = PARTS[part](Extent(short=True))
     assert row.holds, row
 
 
