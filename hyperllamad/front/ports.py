@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import aiohttp
-
 from hyperllamad.config.tables import Config
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import Model, Settings
@@ -40,6 +38,28 @@ class Work(Protocol):
         """The request is over; again does nothing."""
 
 
+class Content(Protocol):
+    """The body of an engine's answer."""
+
+    async def readany(self) -> bytes:
+        """What has come, as soon as anything has; b"" at the end.  Raises aiohttp.ClientError when it breaks off."""
+
+
+class Answer(Protocol):
+    """What an engine says to one request."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def content(self) -> Content: ...
+
+    async def read(self) -> bytes:
+        """All of the body that is still to come; raises aiohttp.ClientError when it breaks off."""
+
+    def close(self) -> None:
+        """Hang up, which makes the engine stop; again does nothing."""
+
+
 class Upstream(Protocol):
     """A running engine, as far as a request may use it."""
 
@@ -54,14 +74,13 @@ class Upstream(Protocol):
         """What the model is called inside the engine."""
 
     @property
-    def session(self) -> aiohttp.ClientSession:
-        """Speaks to the engine's socket; every URL begins with http://engine."""
-
-    @property
     def died(self) -> Died: ...
     @property
     def cut_on_purpose(self) -> bool:
         """Its streams were ended because somebody wanted that."""
+
+    async def post(self, path: str, payload: bytes) -> Answer:
+        """Ask for `path` with a body of JSON; raises aiohttp.ClientError or OSError where no answer comes."""
 
     def begin(self, size: int) -> Work:
         """A request of that many bytes is sent."""

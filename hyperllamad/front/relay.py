@@ -6,7 +6,6 @@ the chunks.  A stream that ends is either finished (a finish reason and `[DONE]`
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +19,7 @@ import msgspec
 from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefusedError, HyperLlamaError
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope, thinking
-from hyperllamad.front.ports import Services, Upstream, Work
+from hyperllamad.front.ports import Answer, Content, Services, Upstream, Work
 from hyperllamad.front.resumable import Seen
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
@@ -31,12 +30,8 @@ log = logging.getLogger(__name__)
 
 Served = TypeVar("Served")
 
-ENGINE = "http://engine"
 IGNORED = "X-Hyperllama-Ignored"  # fields that the engine can do nothing with
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30)  # an answer may take as long as it likes
-_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-_LARGE = 256 * 1024  # bytes
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -151,9 +146,7 @@ def _say_ignored(upstream: Upstream, body: dict[str, Any]) -> None:
         request_scope.record().headers[IGNORED] = ", ".join(lost)
 
 
-async def _begin(
-    upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack
-) -> tuple[aiohttp.ClientResponse, Work]:
+async def _begin(upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack) -> tuple[Answer, Work]:
     payload = msgspec.json.encode(body)
     work = upstream.begin(len(payload))
     held.callback(work.end)
@@ -165,21 +158,15 @@ async def _begin(
     return response, work
 
 
-def in_pieces(payload: bytes) -> bytes | io.BytesIO:
-    """A body in the form in which aiohttp writes a large one piece by piece, and no faster than the engine reads."""
-    return payload if len(payload) < _LARGE else io.BytesIO(payload)
-
-
-async def _post(upstream: Upstream, path: str, payload: bytes) -> aiohttp.ClientResponse:
-    if upstream.session.closed:  # between the grant and now
-        raise await _failure(upstream, "the connection to it was closed")
+async def _post(upstream: Upstream, path: str, payload: bytes) -> Answer:
+    """An answer may take as long as it likes: whether its engine makes progress is supervision's to see."""
     try:
-        return await upstream.session.post(ENGINE + path, data=in_pieces(payload), headers=_HEADERS, timeout=_TIMEOUT)
+        return await upstream.post(path, payload)
     except _LOST as lost:
         raise await _failure(upstream, f"the connection to it was lost: {lost}") from lost
 
 
-async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> HyperLlamaError:
+async def _refusal(upstream: Upstream, response: Answer) -> HyperLlamaError:
     """What to tell of an answer that is not 200: as in Ollama its whole body, with its status."""
     try:
         text = (await response.read()).decode(errors="replace").strip()
@@ -234,7 +221,7 @@ class EngineStream:
     def __init__(
         self,
         upstream: Upstream,
-        content: aiohttp.StreamReader,
+        content: Content,
         asked: int,
         work: Work,
         *,

@@ -7,6 +7,7 @@ two ignores the other's name.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,6 @@ import msgspec
 
 from hyperllamad.core.models import Kind
 from hyperllamad.front.ports import Upstream
-from hyperllamad.front.relay import ENGINE, in_pieces
 
 PATIENCE = 2.0  # seconds; these are conveniences, and an answer must not wait for one that hangs
 NEEDED = 15.0  # for what an answer cannot go on without
@@ -88,16 +88,10 @@ def _of(upstream: Upstream, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _ask(upstream: Upstream, path: str | None, body: dict[str, Any], patience: float = PATIENCE) -> _Reply | None:
-    if path is None or upstream.session.closed:
+    if path is None:
         return None
-    with anyio.move_on_after(patience):
-        payload = in_pieces(msgspec.json.encode(body))
-        try:
-            async with upstream.session.post(ENGINE + path, data=payload, headers=_HEADERS) as reply:
-                return _decode(await reply.read()) if reply.status == 200 else None
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-            return None
+    with anyio.move_on_after(patience), contextlib.suppress(aiohttp.ClientError, OSError, msgspec.DecodeError):
+        reply = await upstream.post(path, msgspec.json.encode(body))
+        with contextlib.closing(reply):
+            return _decode(await reply.read()) if reply.status == 200 else None
     return None
-
-
-_HEADERS = {"Content-Type": "application/json"}

@@ -34,7 +34,8 @@ class Lease:
 
     async def granted(self) -> Upstream:
         """Wait for the engine.  Raises the HyperLlamaError with which the request was refused."""
-        await self._answered.wait()
+        if self._answer is None:  # else not even a turn of the event loop is waited: the engine is there
+            await self._answered.wait()
         if isinstance(self._answer, Upstream):
             return self._answer
         assert self._answer is not None  # noqa: S101 - answer() sets it before the event

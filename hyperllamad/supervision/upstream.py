@@ -1,5 +1,6 @@
-"""The way from a request to a ready engine: an HTTP session over its Unix socket, and the reason when it ends.
+"""The way from a request to a ready engine over its Unix socket, and the reason when it ends.
 
+Requests of clients go by post(), which is made for them; whoever looks after the engine has a session of aiohttp's.
 Knows aiohttp; must not know the fleet or processes.
 """
 
@@ -15,9 +16,10 @@ from aiohttp.connector import Connection
 
 from hyperllamad.core.models import Model, Settings
 from hyperllamad.engines.base import Engine
+from hyperllamad.supervision import exchange
+from hyperllamad.supervision.exchange import READ_BUFFER, Answer, Handler
 
 BASE = "http://engine"  # the host part goes nowhere: the connector always connects to the socket
-READ_BUFFER = 1 << 16  # bytes read ahead of a slow client; aiohttp pauses the engine at twice that
 CLOSING_TIME = 1.0  # seconds for connections that were aborted to be gone
 CLOSING_PAUSE = 0.001  # seconds
 
@@ -31,7 +33,7 @@ class Connector(aiohttp.UnixConnector):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, limit=0, force_close=True)
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Connection | Handler] = weakref.WeakSet()
         self._refusal = ""
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
@@ -45,6 +47,15 @@ class Connector(aiohttp.UnixConnector):
             connection.close()
             raise
         return connection
+
+    async def post(self, target: str, payload: bytes) -> Answer:
+        """See exchange.post; raises ClientConnectionError after cut()."""
+        self._check()
+        return await exchange.post(self._path, target, payload, self._opened)
+
+    def _opened(self, handler: Handler) -> None:
+        self._connections.add(handler)
+        self._check()
 
     def cut(self, cause: str) -> None:
         """Open streams end with a ClientError, new requests too.
@@ -101,7 +112,7 @@ class Upstream:
     """What a lease grants.  `session` must not be closed by its users; `name` is the model's name in the engine.
 
     When the engine ends, or its streams are cut off, requests fail with an aiohttp.ClientError.  Some time after the
-    end the session is closed, which aiohttp answers with a RuntimeError: ask for `session.closed` before a request.
+    end the session is closed, which aiohttp answers with a RuntimeError; post() does not need it.
     """
 
     def __init__(self, engine: Engine, model: Model, settings: Settings, path: str) -> None:
@@ -119,6 +130,10 @@ class Upstream:
         self._pieces = 0  # of answers that are over
         self._asked = anyio.Event()
         self._suspected = anyio.Event()
+
+    async def post(self, path: str, payload: bytes) -> Answer:
+        """Ask for `path` with a body of JSON.  Raises aiohttp.ClientError or OSError where no answer comes."""
+        return await self._connector.post(path, payload)
 
     def begin(self, size: int) -> Work:
         """A request of that many bytes is sent; end() it however it ends."""

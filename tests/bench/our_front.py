@@ -18,15 +18,12 @@ from hyperllamad.front.app import create_app
 from hyperllamad.front.ports import Services
 from hyperllamad.store.library import Library
 from hyperllamad.store.shortnames import ShortNames
-from hyperllamad.supervision.upstream import Upstream
 from tests.front.fake_supervisor import FakeCatalog, FakeEngine, FakeSupervisor, FakeUpstream, model
 
 
 async def main(engine_socket: str, port: int) -> None:
     bench = model("bench")
     fake = FakeUpstream(Path(engine_socket), bench, FakeEngine())
-    await fake.session.close()
-    fake.session = Upstream(fake.engine, bench, fake.settings, engine_socket).session
     settings = load_config(Path("/nonexistent"), {"HOME": "/nonexistent"})
     settings = msgspec.structs.replace(settings, server=Server(host=f"127.0.0.1:{port}"))
     library = Library(settings, ShortNames(()))

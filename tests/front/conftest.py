@@ -93,7 +93,6 @@ async def open_house(
     async with AsyncExitStack() as held:
         scripted = await held.enter_async_context(scripted_engine.running(script, where / "engine"))
         upstream = fakes.FakeUpstream(where / "engine", models[0], engine or fakes.FakeEngine())
-        held.push_async_callback(upstream.session.close)
         supervisor = fakes.FakeSupervisor(upstream)
         loaded = load_config(where, environ={"HOME": str(where)})
         for name, values in {"server": server, **config}.items():

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import anyio
 
 from hyperllamad.core.errors import HyperLlamaError, ModelNotFoundError
@@ -21,6 +19,7 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import Capability, Format, Kind, Model, Settings
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Explanation, Home, Launch, Place, Probe, Recipe
+from hyperllamad.supervision.upstream import Connector
 
 
 def model(name: str, *capabilities: Capability, **changes: Any) -> Model:
@@ -105,11 +104,8 @@ class FakeUpstream:
         self.name = model.digest[:12]
         self.works: list[FakeWork] = []
         self.suspicions = 0
-        self.answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(socket), limit=0, force_close=True),
-            response_class=self._response_class(),
-        )
+        self.connector = Connector(str(socket))
+        self.post = self.connector.post
         self.died = anyio.Event()
         self.cause = ""
         self.cut_on_purpose = False
@@ -124,22 +120,10 @@ class FakeUpstream:
     def suspect(self) -> None:
         self.suspicions += 1
 
-    def _response_class(self) -> type[aiohttp.ClientResponse]:
-        answers = self.answers
-
-        class Answer(aiohttp.ClientResponse):
-            async def start(self, connection: Any) -> aiohttp.ClientResponse:
-                answers.add(self)
-                return await super().start(connection)
-
-        return Answer
-
-    async def cut(self, cause: str) -> None:
-        """End every open answer.  Closing the session alone would leave their readers waiting for ever."""
+    def cut(self, cause: str) -> None:
+        """End every open answer."""
         self.cause = cause
-        for answer in list(self.answers):
-            answer.close()
-        await self.session.close()
+        self.connector.cut(cause)
 
     def die(self, cause: str) -> None:
         self.cause = cause

@@ -93,7 +93,7 @@ async def _all_is_well(h: House) -> None:
     await wait_until(lambda: all(asked.aborted for asked in h.engine.asked), 20)
     assert len(h.engine.asked) > 50
     assert h.supervisor.taken >= len(h.engine.asked)
-    assert not h.supervisor.upstream.session.connector._acquired  # type: ignore[union-attr]
+    await h.supervisor.upstream.connector.wait_cut()
     await wait_until(lambda: not tasks("_handle"))
     # Hypercorn keeps a connection that was reset between two requests until its idle timeout; others must not stay.
     await wait_until(lambda: len(tasks("TCPServer._idle_timeout")) < 25)
@@ -114,7 +114,6 @@ async def test_rude_clients_under_hypercorns_own_server(tmp_path: Path) -> None:
     async with AsyncExitStack() as held:
         engine = await held.enter_async_context(scripted_engine.running(endless, tmp_path / "engine"))
         supervisor = fakes.FakeSupervisor(fakes.FakeUpstream(tmp_path / "engine", model, fakes.FakeEngine()))
-        held.push_async_callback(supervisor.upstream.session.close)
         library = Library(config, ShortNames(()))
         services = Services(fakes.FakeCatalog(model), supervisor, library, config, Metrics(), "1")
         app = Current(create_app(services))

@@ -94,7 +94,7 @@ async def test_streams_cut_on_purpose_say_so(house: OpenHouse) -> None:
         async with h.client.exchange("POST", "/api/chat", ASK) as exchange:
             await exchange.event()
             await exchange.data()
-            await h.supervisor.upstream.cut("the server is shutting down")
+            h.supervisor.upstream.cut("the server is shutting down")
             assert b"the server is shutting down" in await exchange.data()
         await h.wait_idle()
         after = await h.client.post("/api/chat", ASK)  # granted, but the session is closed by now

@@ -108,6 +108,32 @@ async def test_after_a_cut_there_are_no_new_requests(runtime: Path) -> None:
         assert server.connections == 0
 
 
+async def test_a_cut_is_the_end_of_what_clients_asked_for_too(runtime: Path) -> None:
+    server = Server()
+    async with upstream(runtime, server) as one:
+        answer = await one.post("/x", b"")
+        assert await answer.content.readany() == b"hello"
+        waiting = asyncio.ensure_future(answer.content.readany())
+        await anyio.wait_all_tasks_blocked()
+        one.cut("because")
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+        with pytest.raises(aiohttp.ClientConnectionError, match="because"):
+            await one.post("/x", b"")
+        assert server.connections == 1
+        while not server.hung_up:
+            await anyio.sleep(0.001)
+
+
+async def test_a_cut_while_a_client_waits_for_a_head(runtime: Path) -> None:
+    async with upstream(runtime, Server()) as one:
+        waiting = asyncio.ensure_future(one.post("/x", b""))
+        await asyncio.sleep(0)
+        one.cut("because")
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
 async def test_a_cut_while_connecting_leaves_no_connection(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     async with upstream(runtime, server) as one:
