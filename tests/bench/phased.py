@@ -19,10 +19,10 @@ from typing import Any
 
 from hyperllamad import __main__ as program
 from hyperllamad.front import body, relay, request_scope
-from hyperllamad.supervision import upstream
+from hyperllamad.supervision import exchange
 
 VARIABLE = "HYPERLLAMA_BENCH_PHASES"
-MOMENTS = ("arrived", "read", "wanted", "granted", "asking", "connected", "head", "first", "telling", "told")
+MOMENTS = ("arrived", "read", "wanted", "granted", "asking", "sent", "head", "first", "telling", "told")
 
 _marks: ContextVar[dict[str, int] | None] = ContextVar("marks", default=None)
 
@@ -50,11 +50,22 @@ def around(owner: Any, name: str, before: str, after: str) -> None:
     setattr(owner, name, marked)
 
 
+def marking(inner: Callable[..., Any], after: str) -> Callable[..., Any]:
+    """`inner`, which waits for nothing, with its end marked."""
+
+    def marked(*args: Any) -> Any:
+        result = inner(*args)
+        mark(after)
+        return result
+
+    return marked
+
+
 def instrument(path: Path) -> None:
     around(body, "received", "", "read")
     around(relay, "lease", "wanted", "granted")
     around(relay, "_post", "asking", "head")
-    around(upstream.Connector, "connect", "", "connected")
+    exchange._send = marking(exchange._send, "sent")
     around(relay.EngineStream, "read", "", "first")
     file = path.open("a", buffering=1)
     call = request_scope.RequestScope.__call__
