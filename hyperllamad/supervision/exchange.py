@@ -33,6 +33,12 @@ _HEAD = (
 class Handler(ResponseHandler):
     """aiohttp's, which tells whoever waits for a head that it cannot read on, and lets who waits for a body wait on."""
 
+    def hang_up(self) -> None:
+        """What was not sent yet is of no use any more, so it is not waited for."""
+        if self.transport is not None:
+            self.transport.abort()
+            self.close()
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         body = self._payload
         super().set_exception(exc, *cause)
@@ -60,7 +66,7 @@ class Answer:
 
     def close(self) -> None:
         """Hang up, which makes an engine stop; again, or after the end, does nothing."""
-        self._handler.abort()
+        self._handler.hang_up()
 
 
 async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler], None]) -> Answer:
@@ -89,9 +95,9 @@ async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler
     except HttpProcessingError as unreadable:
         raise _unreadable(unreadable) from unreadable
     except BaseException:
-        handler.abort()
+        handler.hang_up()
         raise
-    content.on_eof(handler.abort)  # some engines keep a thread for each connection
+    content.on_eof(handler.hang_up)  # some engines keep a thread for each connection
     return Answer(message.code, content, handler)
 
 

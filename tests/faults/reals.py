@@ -14,6 +14,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hyperllamactl.client import Client
@@ -36,6 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "max": {"context": 1024, "parallel": 4},
 }
 GONE = 30.0  # seconds for nobody to be left; an engine gives back gigabytes, on a machine that others keep busy
+LITTLE = 16 << 20  # bytes that are no engine's: who waits for the next start may grow between two questions
 GROWN = 1.25  # what an engine may hold after so many deaths, of what it held at first
 MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 10\n'
 
@@ -74,36 +76,44 @@ def rest(running: Daemon, held: Held, empty: int) -> tuple[int, int]:
     return held.held() - empty - waits, found.ours + sum(gpu.ours for gpu in found.gpus) - waits
 
 
-def kill(engine: str, victim: str, times: int, *, within: float = 1e9, seed: int = 1) -> Row:
-    """SIGKILL of one process of the engine in the middle of answers, so often or for so many seconds."""
+def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: float = 1e9, seed: int = 1) -> Row:
+    """SIGKILL of one process of every engine in the middle of answers, so often or for so many seconds."""
     dice = random.Random(seed)
     sizes: list[int] = []
     slow: list[float] = []
     left = wrong = 0
-    with serving(engine) as (running, held):
+    with serving(engine, at_once) as (running, held):
+        models = [f"m{n}" for n in range(at_once)]
         empty, end = held.held(), time.monotonic() + within
-        with loaded(running, ["m0"], clients=1, right=bool) as (load,):
+        with loaded(running, models, clients=1, right=bool) as loads, ThreadPoolExecutor(at_once) as askers:
             while len(slow) < times and time.monotonic() < end:
-                family = everybody(up(running, "m0"))
+                families = [everybody(pid) for pid in askers.map(lambda model: up(running, model), models)]
                 sizes.append(held.held())
-                time.sleep(dice.uniform(0, 0.3))  # so that it is hit at any point of an answer
-                began = time.monotonic()
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(VICTIMS[victim](family, engine), signal.SIGKILL)
-                left += len(outliving(family))
-                wrong += "Paris" not in answer(running.url, "m0")
-                slow.append(time.monotonic() - began)
-        unload(running, "m0")
+                began = []
+                for family in families:
+                    time.sleep(dice.uniform(0, 0.3))  # so that it is hit at any point of an answer
+                    began.append(time.monotonic())
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(VICTIMS[victim](family, engine), signal.SIGKILL)
+                left += sum(len(outliving(family)) for family in families)
+                asked = askers.map(lambda model: ("Paris" in answer(running.url, model), time.monotonic()), models)
+                for (right, now), since in zip(asked, began, strict=True):
+                    wrong += not right
+                    slow.append(now - since)
+        for model in models:
+            unload(running, model)
         more, counted = rest(running, held, empty)
         assert running.stop() == 0
         left += len(running.leftovers())
     grown = statistics.median(sizes[-10:]) / statistics.median(sizes[:10])
-    seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; {load.whole} answers to another "
-    seen += f"meanwhile, {load.errors + load.cut} cut off; memory {held.how}: {sizes[0] >> 20} MiB once loaded, "
+    whole, cut = sum(load.whole for load in loads), sum(load.errors + load.cut for load in loads)
+    seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; {whole} answers to another "
+    seen += f"meanwhile, {cut} cut off; memory {held.how}: {sizes[0] >> 20} MiB once loaded, "
     seen += f"{100 * grown - 100:+.0f} % after the last kills, {more / 2**20:+.0f} MiB once unloaded; "
     seen += f"{counted >> 20} MiB of engines by `info` then"
-    holds = not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY and grown <= GROWN
-    return Row(f"SIGKILL of {NAMES[victim]} of {engine}", str(len(slow)), holds and bool(slow), seen)
+    holds = not left and not wrong and counted < LITTLE and more <= SPARE_MEMORY and grown <= GROWN
+    together = f", {at_once} at a time" if at_once > 1 else ""
+    return Row(f"SIGKILL of {NAMES[victim]} of {engine}{together}", str(len(slow)), holds and bool(slow), seen)
 
 
 def kill_daemon(engine: str, times: int, *, within: float = 1e9) -> Row:
@@ -155,7 +165,7 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     late = sorted(seconds)[max(0, int(0.99 * len(seconds)) - 1)]
     seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
     seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
-    holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
+    holds = late < FOUND and not left and not wrong and counted < LITTLE and more <= SPARE_MEMORY
     return Row(f"SIGSTOP of {NAMES[victim]} of {engine}, found", str(len(seconds)), holds, seen)
 
 
