@@ -62,8 +62,12 @@ class Signs:
     async def _watch_vital(self, guard: int, pid: int) -> None:
         engine = self._plan.engine
         lost = await vital.wait_lost(guard, engine.vital)
-        main = procfs.process(pid)
-        # Whoever ends because the whole engine ends is no news: the guard will report that, and better.
-        if not self._asked() and main is not None and not main.zombie:
+        # Whoever ends because the whole engine ends, or its guard did, is no news: that will be heard of, and better.
+        if not self._asked() and all(_lives(each) for each in (guard, pid)):
             why = "perhaps because the machine ran out of memory" if self._memory_kills else "not for lack of memory"
             self._sick(f"has lost its worker process {lost}", f"{engine.title}'s worker process died, {why}")
+
+
+def _lives(pid: int) -> bool:
+    found = procfs.process(pid)
+    return found is not None and not found.zombie
