@@ -97,7 +97,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench.relay
 
 ## Faults in numbers: kill, stop, hang up, leak; some four hours.  Writes the table in docs/reliability.md.
-## PARTS="soak idle" for some of it, SHORT=1 for a few times each, a quarter of an hour, and nothing written.
+## PARTS="soak idle" for some of it, PARTS="--minutes 100 kill-main-max" for a series on vLLM or MAX of that length,
+## SHORT=1 for a few times each, a quarter of an hour, and nothing written.
 .PHONY: faults
 faults: $(VENV)/.installed-dev engines
 	$(BIN)/python -m tests.faults $(if $(SHORT),--short) $(PARTS)

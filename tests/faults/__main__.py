@@ -25,9 +25,8 @@ class Extent:
     """How far a part goes."""
 
     short: bool = False
-    heavy: float = (
-        540.0  # seconds for one series of a heavy engine: it shares the machine, and its row says how far it came
-    )
+    # Seconds for one series of a heavy engine: it shares the machine, and its row says how far it came.
+    heavy: float = 540.0
 
     def of(self, few: int, many: int) -> int:
         return few if self.short else many

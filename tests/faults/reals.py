@@ -37,7 +37,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "max": {"context": 1024, "parallel": 4},
 }
 GONE = 30.0  # seconds for nobody to be left; an engine gives back gigabytes, on a machine that others keep busy
-LITTLE = 16 << 20  # bytes that are no engine's: who waits for the next start may grow between two questions
 GROWN = 1.25  # what an engine may hold after so many deaths, of what it held at first
 MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 10\n'
 
@@ -111,7 +110,7 @@ def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     seen += f"meanwhile, {cut} cut off; memory {held.how}: {sizes[0] >> 20} MiB once loaded, "
     seen += f"{100 * grown - 100:+.0f} % after the last kills, {more / 2**20:+.0f} MiB once unloaded; "
     seen += f"{counted >> 20} MiB of engines by `info` then"
-    holds = not left and not wrong and counted < LITTLE and more <= SPARE_MEMORY and grown <= GROWN
+    holds = not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY and grown <= GROWN
     together = f", {at_once} at a time" if at_once > 1 else ""
     return Row(f"SIGKILL of {NAMES[victim]} of {engine}{together}", str(len(slow)), holds and bool(slow), seen)
 
@@ -165,7 +164,7 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     late = sorted(seconds)[max(0, int(0.99 * len(seconds)) - 1)]
     seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
     seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
-    holds = late < FOUND and not left and not wrong and counted < LITTLE and more <= SPARE_MEMORY
+    holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
     return Row(f"SIGSTOP of {NAMES[victim]} of {engine}, found", str(len(seconds)), holds, seen)
 
 

@@ -97,7 +97,7 @@ async def test_streams_cut_on_purpose_say_so(house: OpenHouse) -> None:
             h.supervisor.upstream.cut("the server is shutting down")
             assert b"the server is shutting down" in await exchange.data()
         await h.wait_idle()
-        after = await h.client.post("/api/chat", ASK)  # granted, but the session is closed by now
+        after = await h.client.post("/api/chat", ASK)  # granted, but nothing can be asked any more
         assert (after.status, after.json()["error"]) == (500, PREFIX + "the server is shutting down")
 
 

@@ -168,16 +168,18 @@ async def test_no_answer_is_an_error(tmp_path: Path, said: bytes) -> None:
 
 @pytest.mark.parametrize("said", [b"5\r\nhel", b"5\r\nhello\r\n", b"zzz\r\n"])
 async def test_half_an_answer_is_an_error(tmp_path: Path, said: bytes) -> None:
+    read = asyncio.Event()
+
     async def says(writer: Writer) -> None:
         writer.write(CHUNKED + b"2\r\nhi\r\n")
-        await writer.drain()
-        await anyio.sleep(0.01)
+        await read.wait()
         writer.write(said)
         writer.close()
 
     async with engine(tmp_path, says) as one:
         answer = await one.post()
         assert await answer.content.readany() == b"hi"
+        read.set()
         with pytest.raises(aiohttp.ClientError):
             while await answer.content.readany():
                 pass
@@ -189,6 +191,30 @@ async def test_who_leaves_hangs_up(tmp_path: Path) -> None:
         with anyio.move_on_after(0.05):
             await one.post()
         await one.wait_hung_up()
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_whatever_turn_he_leaves_in_no_descriptor_stays(tmp_path: Path) -> None:
+    """On the loop that the daemon runs on: who owns a socket that is being handed over is the loop's own affair."""
+
+    async def leave_at_every_turn() -> None:
+        async with engine(tmp_path, b"") as one:
+            before = descriptors()
+            for turns in range(5):
+                asking = asyncio.ensure_future(one.post())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+            await one.wait_hung_up(4)  # before its first turn it has not begun
+            while descriptors() > before:
+                await anyio.sleep(0.001)
+
+    anyio.run(leave_at_every_turn, backend_options={"use_uvloop": True})
 
 
 async def test_who_may_not_ask_any_more_hangs_up(tmp_path: Path) -> None:
