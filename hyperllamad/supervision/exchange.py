@@ -79,12 +79,12 @@ async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler
     sock = await _connected(path)
     try:
         rest = _send(sock, (_HEAD.format(target, len(payload)).encode(), payload))
-        handler = Handler(loop)
-        handler.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
-        transport, _ = await loop.create_unix_connection(lambda: handler, sock=sock)
     except BaseException:
         sock.close()
         raise
+    handler = Handler(loop)
+    handler.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
+    transport = await _handed_over(loop, sock, handler)
     try:
         opened(handler)
         if rest:
@@ -99,6 +99,26 @@ async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler
         raise
     content.on_eof(handler.hang_up)  # some engines keep a thread for each connection
     return Answer(message.code, content, handler)
+
+
+async def _handed_over(loop: asyncio.AbstractEventLoop, sock: socket.socket, handler: Handler) -> asyncio.Transport:
+    """The loop has the socket from here on, be it that we are cancelled.
+
+    It is never interrupted in taking it: loops differ in who closes the descriptor then, and with uvloop 0.21
+    it is closed twice, the second time perhaps as somebody else's.
+    """
+
+    def abandon(taken: asyncio.Future[object]) -> None:
+        if not taken.cancelled() and taken.exception() is None:
+            handler.hang_up()
+
+    taking = asyncio.ensure_future(loop.create_unix_connection(lambda: handler, sock=sock))
+    try:
+        transport, _ = await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        taking.add_done_callback(abandon)
+        raise
+    return transport
 
 
 async def _connected(path: str) -> socket.socket:
