@@ -108,7 +108,7 @@ async def _handed_over(loop: asyncio.AbstractEventLoop, sock: socket.socket, han
     it is closed twice, the second time perhaps as somebody else's.
     """
 
-    def abandon(taken: asyncio.Future[object]) -> None:
+    def abandon(taken: asyncio.Task[tuple[asyncio.Transport, Handler]]) -> None:
         if not taken.cancelled() and taken.exception() is None:
             handler.hang_up()
 
