@@ -102,9 +102,9 @@ def _reserved(placement: Placement | None, device: str) -> int:
 
 
 def _trees(guards: Mapping[Key, int]) -> tuple[dict[Key, list[int]], dict[Key, int], dict[Key, int]]:
-    """Processes of each instance, and their host memory: what the kernel cannot take back, and everything."""
+    """Processes of each instance, its guard first, and their host memory: what the kernel cannot take back, and all."""
     everybody = list(procfs.processes()) if guards else []
-    trees = {key: procfs.descendants(guard, everybody) if guard else [] for key, guard in guards.items()}
+    trees = {key: [guard, *procfs.descendants(guard, everybody)] if guard else [] for key, guard in guards.items()}
     anonymous = {key: procfs.unreclaimable(pids) for key, pids in trees.items()}
     resident = {key: procfs.resident(pids) for key, pids in trees.items()}
     return trees, anonymous, resident

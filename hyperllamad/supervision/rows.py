@@ -67,11 +67,11 @@ class MemoryMeter:
         self._sizes: dict[int, int] = {}
 
     def sizes(self, guards: list[int]) -> dict[int, int]:
-        """Bytes by the number of the guard above the tree."""
+        """Bytes by the number of the guard above the tree, its own among them: there is one for each engine."""
         now = time.monotonic()
         if now - self._measured_at > MEASURED_FOR or not self._sizes.keys() >= set(guards):
             everybody = list(procfs.processes()) if guards else []
-            self._sizes = {guard: procfs.resident(procfs.descendants(guard, everybody)) for guard in guards}
+            self._sizes = {guard: procfs.resident([guard, *procfs.descendants(guard, everybody)]) for guard in guards}
             self._measured_at = now
         return self._sizes
 

@@ -38,7 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 GONE = 30.0  # seconds for nobody to be left; an engine gives back gigabytes, on a machine that others keep busy
 GROWN = 1.25  # what an engine may hold after so many deaths, of what it held at first
-MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 10\n'
+MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 100\n'
 
 
 def worker(family: list[int], engine: str) -> int:
@@ -156,8 +156,8 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
                 seconds += _stopped([VICTIMS[victim](family, engine) for family in families.values()])
                 left += sum(len(outliving(family)) for family in families.values())
                 wrong += sum("Paris" not in answer(running.url, model) for model in models)
-            for model in models:
-                unload(running, model)
+        for model in models:
+            unload(running, model)
         more, counted = rest(running, held, empty)
         assert running.stop() == 0
         left += len(running.leftovers())
@@ -165,7 +165,8 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
     seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
     holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
-    return Row(f"SIGSTOP of {NAMES[victim]} of {engine}, found", str(len(seconds)), holds, seen)
+    together = f", {at_once} at a time" if at_once > 1 else ""
+    return Row(f"SIGSTOP of {NAMES[victim]} of {engine}{together}, found", str(len(seconds)), holds, seen)
 
 
 def _stopped(pids: list[int]) -> list[float]:

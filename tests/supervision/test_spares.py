@@ -18,8 +18,9 @@ from hyperllamad.core.instance import State
 from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.core.names import ModelName
 from hyperllamad.engines.base import Host, Launch, Place, Preparation
-from hyperllamad.supervision import place, procfs
+from hyperllamad.supervision import machine, place, procfs
 from hyperllamad.supervision.child import Exit
+from hyperllamad.supervision.gpus import GpuReader
 from hyperllamad.supervision.spares import Prepared, Spare
 from hyperllamad.supervision.supervisor import Supervisor
 from tests.supervision import fake
@@ -54,6 +55,19 @@ async def serve(supervisor: Supervisor, root: Path, name: str, *vices: str) -> i
     row = fake.row(supervisor, name)
     assert row is not None
     return row.pid
+
+
+async def test_all_of_it_is_counted_as_prepared(runtime: Path) -> None:
+    """Its guard as well: what `info` calls ours is then accounted for when nothing is loaded."""
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        await prepared(supervisor)
+        seen: list[tuple[int, int]] = []
+        with anyio.move_on_after(10):
+            while not seen or abs(seen[-1][0] - seen[-1][1]) > 1 << 20:  # it grows while it imports
+                ours = (await machine.read(GpuReader())).ours
+                seen.append((ours, supervisor.prepared()[fake.HOME.id]))
+                await anyio.sleep(0.05)
+        assert abs(seen[-1][0] - seen[-1][1]) <= 1 << 20, seen
 
 
 async def test_a_start_takes_the_one_that_waits_and_the_next_gets_another(runtime: Path) -> None:
