@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Model
-from hyperllamad.supervision import crew, leftovers
+from hyperllamad.supervision import crew, leftovers, procfs
 from hyperllamad.supervision.life import Life
 from hyperllamad.supervision.supervisor import Supervisor
 from tests.supervision import fake
@@ -98,3 +100,21 @@ async def test_a_long_look_waits_until_it_is_worth_it(looks: list[None], monkeyp
             seen.append(len(looks))
         tasks.cancel_scope.cancel()
     assert seen == [0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim")
+async def test_pages_that_the_c_library_keeps_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed blocks between blocks that stay: no end of a heap falls back by itself."""
+    monkeypatch.setattr(leftovers, "PAUSE", 0.0)
+    monkeypatch.setattr(gc, "get_objects", lambda: range(1))
+    blocks = [bytes(1000) for _ in range(40_000)]  # too large for Python's own allocator
+    stay = blocks[::100]
+    del blocks
+    before = procfs.unreclaimable([os.getpid()])
+    found = leftovers.Leftovers()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(found.run)
+        found.more()
+        await wait_for(lambda: before - procfs.unreclaimable([os.getpid()]) > 20 << 20)
+        tasks.cancel_scope.cancel()
+    assert len(stay) == 400
