@@ -60,7 +60,7 @@ REALS: dict[str, Part] = {
     "kill-prepared-vllm": lambda extent: launchers.real(
         "vllm", reals.QUICK["vllm"], extent.of(1, 200), within=extent.within
     ),
-    "stop-main-llama_cpp": lambda extent: reals.stop("llama_cpp", "main", extent.of(2, 50), at_once=extent.of(2, 5)),
+    "stop-main-llama_cpp": lambda extent: reals.stop("llama_cpp", "main", extent.of(2, 200), at_once=extent.of(2, 5)),
     **{
         f"{act}-{victim}-{engine}": lambda extent, act=act, victim=victim, engine=engine: (
             reals.kill if act == "kill" else reals.stop

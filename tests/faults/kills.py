@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -174,7 +175,7 @@ def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
             for model in models:
                 unload(running, model)
         text = "".join(chat(running, "m0", 5))
-    late = sorted(seconds)[max(0, int(0.99 * len(seconds)) - 1)]
+    late = sorted(seconds)[math.ceil(0.99 * len(seconds)) - 1]
     return Row(
         f"SIGSTOP of {victim}, found",
         str(len(seconds)),
@@ -212,9 +213,9 @@ def no_false_kills(times: int) -> Row:
     )
 
 
-def up(running: Daemon, model: str) -> int:
-    """The main process of an engine that is ready, and without a past that would make its restart late."""
-    if (seen := row(running, model)) and seen.restarts > 1:
+def up(running: Daemon, model: str, *, restarts: int = 1) -> int:
+    """The main process of an engine that is ready, and was not restarted more often: each pause is twice the last."""
+    if (seen := row(running, model)) and seen.restarts > restarts:
         unload(running, model)
     while True:
         with contextlib.suppress(AssertionError, OSError):

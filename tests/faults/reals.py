@@ -7,6 +7,7 @@ daemon and everybody below it: compared once an engine has loaded, after each of
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from hyperllamactl.client import Client
@@ -26,7 +28,7 @@ from tests.daemon import Daemon, daemon, eventually
 from tests.faults import memory
 from tests.faults.crowds import SPARE_MEMORY
 from tests.faults.house import unload
-from tests.faults.kills import FOUND, alive, everybody, guard, loaded, main_process, spread, up
+from tests.faults.kills import FOUND, Load, alive, everybody, guard, loaded, main_process, spread, up
 from tests.faults.memory import Held
 from tests.faults.report import Row
 from tests.real.conftest import answer, demo_model
@@ -36,6 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "vllm": {"context": 1024, "parallel": 4, "args": ["--enforce-eager"]},
     "max": {"context": 1024, "parallel": 4},
 }
+RESTARTS = 3  # of one load: the pause before a fourth, of 8 s, is about as long as a load of a quick engine
 GONE = 30.0  # seconds for nobody to be left; an engine gives back gigabytes, on a machine that others keep busy
 GROWN = 1.25  # what an engine may hold after so many deaths, of what it held at first
 MAIN = '[fleet]\nrestart_budget = 1000\nkeep_alive = "-1"\nmax_loaded_models = 100\n'
@@ -86,7 +89,7 @@ def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
         empty, end = held.held(), time.monotonic() + within
         with loaded(running, models, clients=1, right=bool) as loads, ThreadPoolExecutor(at_once) as askers:
             while len(slow) < times and time.monotonic() < end:
-                families = [everybody(pid) for pid in askers.map(lambda model: up(running, model), models)]
+                families = [everybody(pid) for pid in askers.map(partial(up, running, restarts=RESTARTS), models)]
                 sizes.append(held.held())
                 began = []
                 for family in families:
@@ -148,25 +151,32 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     with serving(engine, at_once) as (running, held):
         models = [f"m{n}" for n in range(at_once)]
         empty, end = held.held(), time.monotonic() + within
-        while len(seconds) < times and time.monotonic() < end:
-            with loaded(running, models, clients=1, right=bool) as loads:
-                families = {model: everybody(up(running, model)) for model in models}
-                before = {load.model: load.pieces for load in loads}
-                eventually(lambda: all(x.pieces > before[x.model] for x in loads), within=120, what="all answer")  # noqa: B023
-                seconds += _stopped([VICTIMS[victim](family, engine) for family in families.values()])
-                left += sum(len(outliving(family)) for family in families.values())
-                wrong += sum("Paris" not in answer(running.url, model) for model in models)
+        with loaded(running, models, clients=1, right=bool) as loads, ThreadPoolExecutor(at_once) as askers:
+            while len(seconds) < times and time.monotonic() < end:
+                families = [everybody(pid) for pid in askers.map(partial(up, running, restarts=RESTARTS), models)]
+                _in_the_middle(loads)
+                seconds += _stopped([VICTIMS[victim](family, engine) for family in families])
+                left += sum(len(outliving(family)) for family in families)
+                asked = askers.map(partial(answer, running.url), models)
+                wrong += sum("Paris" not in said for said in asked)
         for model in models:
             unload(running, model)
         more, counted = rest(running, held, empty)
         assert running.stop() == 0
         left += len(running.leftovers())
-    late = sorted(seconds)[max(0, int(0.99 * len(seconds)) - 1)]
+    late = sorted(seconds)[math.ceil(0.99 * len(seconds)) - 1]
     seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
     seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
     holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
     together = f", {at_once} at a time" if at_once > 1 else ""
     return Row(f"SIGSTOP of {NAMES[victim]} of {engine}{together}, found", str(len(seconds)), holds, seen)
+
+
+def _in_the_middle(loads: list[Load]) -> None:
+    """Until each of them has got another piece of an answer."""
+    before = [load.pieces for load in loads]
+    more = partial(zip, loads, before, strict=True)
+    eventually(lambda: all(load.pieces > seen for load, seen in more()), within=120, what="all answer")
 
 
 def _stopped(pids: list[int]) -> list[float]:
