@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -100,6 +101,25 @@ def test_a_home_that_is_being_filled_is_left_alone(tmp_path: Path) -> None:
             Homes(tmp_path, {}).claim("vllm-9.0-cpu").__enter__()
     assert homes.sweep() == ("vllm-9.0-cpu",)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_went_away_before_it_was_held_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last holder deletes the file; who had it open by then would hold what nobody else can see."""
+    homes = Homes(tmp_path, {})
+    whole = fcntl.flock
+
+    def late(file: int, operation: int) -> None:
+        (tmp_path / ".vllm-9.0-cpu.lock").unlink()
+        whole(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InstallFailedError, match="already"), homes.claim("vllm-9.0-cpu"):
+        pytest.fail("it was held")
+    monkeypatch.undo()
+    with homes.claim("vllm-9.0-cpu"):
+        assert [path.name for path in tmp_path.iterdir()] == [".vllm-9.0-cpu.lock"]
 
 
 def _die_holding(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from hyperllamad.config.tables import EngineTable
+from hyperllamad.core.errors import BadRequestError
 from hyperllamad.core.instance import State
 from hyperllamad.core.models import UNLIMITED, Limits
 from hyperllamad.core.names import ModelName
@@ -21,6 +23,7 @@ from hyperllamad.engines.base import Host, Launch, Place, Preparation
 from hyperllamad.supervision import machine, place, procfs
 from hyperllamad.supervision.child import Exit
 from hyperllamad.supervision.gpus import GpuReader
+from hyperllamad.supervision.housing import Housing
 from hyperllamad.supervision.spares import Prepared, Spare
 from hyperllamad.supervision.supervisor import Supervisor
 from tests.supervision import fake
@@ -228,6 +231,26 @@ async def test_one_that_nobody_would_take_any_more_is_replaced(runtime: Path, ca
         assert await prepared(supervisor)
         assert list(spares._spares) == ["llama_cpp-2.0-cpu"]
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_one_that_was_taken_for_a_launch_that_fails_goes_with_it(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = Housing.launch, itertools.count()
+
+    def once(self: Housing, where: Place) -> Launch:
+        if next(calls):
+            raise BadRequestError("it cannot be started any more")
+        return whole(self, where)
+
+    async with fake.supervised(runtime, engine=ON) as supervisor:
+        taken = await prepared(supervisor)
+        monkeypatch.setattr(Housing, "launch", once)
+        with pytest.raises(BadRequestError, match="any more"):
+            await serve(supervisor, runtime, "m")
+        assert not alive(taken)
+        monkeypatch.setattr(Housing, "launch", whole)
+        assert await serve(supervisor, runtime, "n") not in {0, taken}
 
 
 class _Dead:
