@@ -5,6 +5,7 @@ Must not know what follows from the answers.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from dataclasses import dataclass
 from typing import Any
@@ -83,12 +84,11 @@ async def one_token(upstream: Upstream) -> Answer:
     payload = msgspec.json.encode(body)
     work = upstream.begin(len(payload))
     work.waiting = True
-    headers = {"Content-Type": "application/json"}
     try:
-        async with upstream.session.post(BASE + kind.value, data=payload, headers=headers) as reply:
+        with contextlib.closing(await upstream.post(kind.value, payload)) as reply:
             await reply.read()
             return Answer.ERROR if reply.status >= 500 else Answer.TOKEN
-    except (aiohttp.ClientError, RuntimeError, OSError):
+    except (aiohttp.ClientError, OSError):
         return Answer.NONE
     finally:
         work.end()
