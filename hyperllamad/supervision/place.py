@@ -105,6 +105,12 @@ def door(place: Place) -> Path:
     return directory(place) / "door"
 
 
+def vacate(place: Place) -> None:
+    """Clear the way for another engine in the place of one that is gone: what they are found by has fixed names."""
+    for name in (output(place), door(place)):
+        name.unlink(missing_ok=True)
+
+
 def record(place: Place, engine: Identity, guard: Identity | None) -> None:
     """Write down the session's leader, and that it is ours."""
     before = read(directory(place))

@@ -40,6 +40,7 @@ class Spare:
         self.home = home
         self.where = where
         self.launch = preparation.launch
+        self.patience = patience
         self.taken = False
         self.discarded = False
         self.ended = anyio.Event()  # nobody of it is left
@@ -168,7 +169,9 @@ class Prepared:
                 await self._spare.ended.wait()
             raise
         log.warning("a prepared process has ended before it was used", extra=fields(engine=self._spare.home.engine))
-        self._child = Child(self._launch, self._spare.where, on_line=self._on_line, on_start=self._on_start)
+        where, patience = self._spare.where, self._spare.patience
+        place.vacate(where)
+        self._child = Child(self._launch, where, on_line=self._on_line, on_start=self._on_start, patience=patience)
         return await self._child.run()
 
 

@@ -111,7 +111,7 @@ async def test_one_that_died_unused_costs_a_warning(runtime: Path, caplog: pytes
 async def test_one_that_dies_as_it_gets_its_orders_is_replaced_by_a_start(
     runtime: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with fake.supervised(runtime, engine=ON) as supervisor:
+    async with fake.supervised(runtime, engine=ON, adopt_within="1m") as supervisor:
         first = await prepared(supervisor)
         os.kill(first, signal.SIGSTOP)
         lease = supervisor.lease(fake.model(runtime, "m"))
@@ -121,6 +121,7 @@ async def test_one_that_dies_as_it_gets_its_orders_is_replaced_by_a_start(
         row = fake.row(supervisor, "m")
         assert row is not None
         assert (row.pid != first, row.restarts) == (True, 0)
+        assert supervisor._crew.lives[lease.key].can_be_left, "the next life of the daemon can go on with it"
         lease.release()
     assert "a prepared process has ended before it was used" in caplog.text
 
