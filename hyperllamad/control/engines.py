@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import anyio.from_thread
 import anyio.to_thread
 
 from hyperllamactl.protocol.base import Done, Progress
@@ -61,18 +62,22 @@ async def remove(rooms: Rooms, command: EngineRemove, teller: Teller) -> Done:
     homes = [home for home in rooms.homes.all() if home.engine == engine.name]
     home = _meant(homes, engine, command)
     await teller.tell(Progress(phase="removing", detail=home.id))
-    if users := _users(rooms, home):
-        hint = f"unload first: {', '.join(users)}"
-        raise InUseError(f"{home.id} cannot be removed while {engine.title} runs", hint=hint)
+    _check_unused(rooms, home)
     # The only home needs no force: who names its engine can mean nothing else.
     if len(homes) > 1 and home == rooms.homes.current(engine.name) and not command.force:
         hint = "remove it all the same with --force (`force` on the wire); another one takes its place then"
         raise InUseError(f"{home.id} is the one new instances run in", hint=hint)
-    await rooms.supervisor.leave(home)
-    await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True))
+    vacate = partial(anyio.from_thread.run, _vacate, rooms, home)
+    await anyio.to_thread.run_sync(partial(rooms.homes.remove, home, force=True, vacate=vacate))
     # It is for no other home, not even of the same version.
     await anyio.to_thread.run_sync(compiled.remove, rooms.config.paths.state, home.id)
     return Done(message=f"{home.id} is removed")
+
+
+async def _vacate(rooms: Rooms, home: Home) -> None:
+    """Once nobody finds it any more: an instance may have been started there since the first look."""
+    _check_unused(rooms, home)
+    await rooms.supervisor.leave(home)
 
 
 def _engine(name: str) -> Engine:
@@ -98,6 +103,9 @@ def _meant(homes: Sequence[Home], engine: Engine, command: EngineRemove) -> Home
     return meant[0]
 
 
-def _users(rooms: Rooms, home: Home) -> list[str]:
-    """Names of the models that run in the home, or are about to: one whose process is not told of yet runs as well."""
-    return [row.name for row in rooms.supervisor.rows() if row.home == home.id and row.state is not State.FAILED]
+def _check_unused(rooms: Rooms, home: Home) -> None:
+    """Raises InUseError with the models that run there, or are about to: one without a process yet runs as well."""
+    users = [row.name for row in rooms.supervisor.rows() if row.home == home.id and row.state is not State.FAILED]
+    if users:
+        hint = f"unload first: {', '.join(users)}"
+        raise InUseError(f"{home.id} cannot be removed while {base.load(home.engine).title} runs", hint=hint)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -71,10 +71,11 @@ class Homes:
         """Record `home` as the one in use; instances that run already stay where they are."""
         self._record({**self._recorded(), home.engine: home.id})
 
-    def remove(self, home: Home, *, force: bool = False) -> None:
+    def remove(self, home: Home, *, force: bool = False, vacate: Callable[[], None] = lambda: None) -> None:
         """Delete a home: seconds of work, so call it in a thread.  Raises InstallFailedError.
 
-        Refused for the one in use unless `force`; whether instances still run in it the caller must know.
+        Refused for the one in use unless `force`.  `vacate` is called when nobody finds the home any more, so that no
+        instance is started there between a look and the end; when it raises, the home is as it was.
         """
         if home.variant == SYSTEM:
             raise InstallFailedError(f"{home.path} came with the system", hint="remove its package instead")
@@ -85,12 +86,25 @@ class Homes:
                 f"{home.id} is in use", hint=f"{hint}; say so explicitly to remove it all the same"
             )
         with self.claim(home.id):
-            # Without home.json it is gone for everybody, should we be killed before the rest is.
-            (self.root / home.id / FILE).unlink(missing_ok=True)
+            self._hide(home, vacate)
             if self._recorded().get(home.engine) == home.id:
                 self._record({name: id_ for name, id_ in self._recorded().items() if name != home.engine})
             shutil.rmtree(self.root / home.id, ignore_errors=True)
         self._stamp = -1
+
+    def _hide(self, home: Home, vacate: Callable[[], None]) -> None:
+        """Without home.json it is gone for everybody, should we be killed before the rest is."""
+        file = self.root / home.id / FILE
+        written = file.read_bytes() if file.exists() else b""
+        file.unlink(missing_ok=True)
+        self._stamp = -1
+        try:
+            vacate()
+        except BaseException:
+            if written:
+                write_atomically(file, written)
+                self._stamp = -1
+            raise
 
     def finish(self, home: Home) -> None:
         """Turn a filled directory into a home."""

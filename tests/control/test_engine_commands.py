@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from hyperllamactl.protocol.base import Done, Failed, Progress
@@ -14,6 +16,7 @@ from hyperllamad.control import engines, reporting
 from hyperllamad.core.errors import InstallFailedError
 from hyperllamad.core.instance import State
 from hyperllamad.engines import compiled
+from hyperllamad.engines.homes import Homes
 from hyperllamad.packages import Progress as Step
 from tests.control.conftest import SMOL, Door
 from tests.control.fakes import make_home
@@ -118,6 +121,23 @@ async def test_engine_remove_refuses_while_something_runs_in_it(door: Door, stat
     assert (door.engines / "llama_cpp-1-cpu" / "home.json").exists()
     door.supervisor.show(SMOL, State.FAILED, pid=0)
     assert isinstance((await door.call(EngineRemove(name="llama_cpp"))).last, Done)
+
+
+async def test_what_starts_in_a_home_while_it_is_being_removed_keeps_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_home(door.engines, "llama_cpp-1-cpu")
+    hide = Homes._hide
+
+    def late(homes: Homes, *arguments: Any) -> None:  # in the removing thread, after the first look
+        anyio.from_thread.run_sync(partial(door.supervisor.show, SMOL, State.STARTING, pid=0))
+        hide(homes, *arguments)
+
+    monkeypatch.setattr(Homes, "_hide", late)
+    answer = await door.call(EngineRemove(name="llama_cpp"))
+    assert (answer.last.code, answer.last.hint) == ("in_use", "unload first: smollm2:135m")
+    assert door.rooms.homes.current("llama_cpp") is not None
+    assert door.supervisor.left == []
 
 
 async def test_engine_remove_of_one_of_several(door: Door) -> None:
