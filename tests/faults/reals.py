@@ -67,15 +67,17 @@ def serving(engine: str, models: int = 1) -> Iterator[tuple[Daemon, Held]]:
         yield running, held
 
 
-def rest(running: Daemon, held: Held, empty: int) -> tuple[int, int]:
-    """Bytes held when nothing is loaded: measured, beyond what was held before; and by engines, as the daemon says.
+def spent(running: Daemon, held: Held) -> int:
+    """Bytes held while nothing is loaded, without the process that waits for the next start, where there is one."""
+    return held.held() - procfs.unreclaimable(running.leftovers())
 
-    Without the process that waits for the next start, where there is one.
-    """
+
+def rest(running: Daemon, held: Held, empty: int) -> tuple[int, int]:
+    """The same beyond what was spent before; and by engines, as the daemon says."""
     client = Client([str(running.root / "run/admin.sock")], warn=print)
     found, status = client.call(Info(), MachineReport), client.call(Status(), StatusReport)
-    waits = sum(status.prepared.values())
-    return held.held() - empty - waits, found.ours + sum(gpu.ours for gpu in found.gpus) - waits
+    engines = found.ours + sum(gpu.ours for gpu in found.gpus) - sum(status.prepared.values())
+    return spent(running, held) - empty, engines
 
 
 def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: float = 1e9, seed: int = 1) -> Row:
@@ -86,7 +88,7 @@ def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     left = wrong = 0
     with serving(engine, at_once) as (running, held):
         models = [f"m{n}" for n in range(at_once)]
-        empty, end = held.held(), time.monotonic() + within
+        empty, end = spent(running, held), time.monotonic() + within
         with loaded(running, models, clients=1, right=bool) as loads, ThreadPoolExecutor(at_once) as askers:
             while len(slow) < times and time.monotonic() < end:
                 families = [everybody(pid) for pid in askers.map(partial(up, running, restarts=RESTARTS), models)]
@@ -150,7 +152,7 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     wrong = left = 0
     with serving(engine, at_once) as (running, held):
         models = [f"m{n}" for n in range(at_once)]
-        empty, end = held.held(), time.monotonic() + within
+        empty, end = spent(running, held), time.monotonic() + within
         with loaded(running, models, clients=1, right=bool) as loads, ThreadPoolExecutor(at_once) as askers:
             while len(seconds) < times and time.monotonic() < end:
                 families = [everybody(pid) for pid in askers.map(partial(up, running, restarts=RESTARTS), models)]
