@@ -115,6 +115,27 @@ MUTANTS = (
         "pass",
         "tests/test_listen.py",
     ),
+    Mutant(
+        "what the C library keeps is given back",
+        "hyperllamad/supervision/leftovers.py",
+        "_trim(0)",
+        "pass",
+        "tests/supervision/test_leftovers.py",
+    ),
+    Mutant(
+        "the guard of a prepared process is counted with it",
+        "hyperllamad/supervision/rows.py",
+        "[guard, *procfs.descendants(guard, everybody)]",
+        "procfs.descendants(guard, everybody)",
+        "tests/supervision/test_spares.py",
+    ),
+    Mutant(
+        "what starts in a home that is being removed keeps it",
+        "hyperllamad/engines/homes.py",
+        "            vacate()",
+        "            pass",
+        "tests/control/test_engine_commands.py",
+    ),
 )
 
 
