@@ -1,6 +1,6 @@
 """`make faults`: the parts named, or all, at full length or `--short`; each writes its rows to docs/reliability.md.
 
-python -m tests.faults [--short] [--minutes M] [PART...]
+python -m tests.faults [--short] [--minutes M] [--at-once N] [PART...]
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Extent:
     short: bool = False
     # Seconds for one series of a heavy engine: it shares the machine, and its row says how far it came.
     heavy: float = 540.0
+    # How many of a heavy engine are killed, or stopped, at a time, where the machine has room for them.
+    at_once: int = 1
 
     def of(self, few: int, many: int) -> int:
         return few if self.short else many
@@ -58,13 +60,13 @@ REALS: dict[str, Part] = {
     "kill-guard-llama_cpp": lambda extent: reals.kill("llama_cpp", "guard", extent.of(2, 200)),
     "kill-daemon-llama_cpp": lambda extent: reals.kill_daemon("llama_cpp", extent.of(2, 200)),
     "kill-prepared-vllm": lambda extent: launchers.real(
-        "vllm", reals.QUICK["vllm"], extent.of(1, 200), within=extent.within
+        "vllm", reals.QUICK["vllm"], extent.of(1, 200), daemons=extent.at_once, within=extent.within
     ),
     "stop-main-llama_cpp": lambda extent: reals.stop("llama_cpp", "main", extent.of(2, 200), at_once=extent.of(2, 5)),
     **{
         f"{act}-{victim}-{engine}": lambda extent, act=act, victim=victim, engine=engine: (
             reals.kill if act == "kill" else reals.stop
-        )(engine, victim, extent.of(1, 200), within=extent.within)
+        )(engine, victim, extent.of(1, 200), at_once=extent.at_once, within=extent.within)
         for engine in ("vllm", "max")
         for act in ("kill", "stop")
         for victim in ("main", "worker")
@@ -109,6 +111,9 @@ def main() -> int:
     arguments.add_argument(
         "--minutes", type=float, default=9.0, help="of one series on vLLM or MAX, of 200 times at most"
     )
+    arguments.add_argument(
+        "--at-once", type=int, default=1, help="how many engines such a series loads, and kills or stops at a time"
+    )
     arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     given = arguments.parse_args()
     if unknown := sorted(set(given.parts) - PARTS.keys()):
@@ -116,7 +121,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in order: what was started is stopped
     failed = 0
     for name in given.parts or PARTS:
-        row = run(name, Extent(given.short, 60 * given.minutes))
+        row = run(name, Extent(given.short, 60 * given.minutes, given.at_once))
         failed += not row.holds
         print(f"{'ok ' if row.holds else 'BAD'} {name}: {row.what}, {row.count}: {row.seen}", flush=True)
         if not given.short and row.count != "-":

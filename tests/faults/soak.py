@@ -27,11 +27,11 @@ MODELS = {
 T95 = 2.0  # Student's t of 95 % both ways, with many samples
 
 
-def run(seconds: float, *, seed: int = 1, warm: float = 0.2) -> Row:
+def run(seconds: float, *, seed: int = 1, warm: float = 1.0) -> Row:
     """The slopes over that time, each with its 95 % confidence interval.
 
-    Before it there is another part (`warm`) of the time in which faults come as fast as they are mended: what the
-    allocator keeps is what was ever needed at once, and the worst moments of so many faults are behind it then.
+    Before it there is as much time again (`warm` times as much) in which faults come as fast as they are mended: what
+    the allocator keeps is what was ever needed at once, and the worst moments of so many faults are behind it then.
     Samples are taken every few seconds after a fault has been mended; neighbours are averaged in twenty blocks.  The
     daemon keeps lines and decisions in rings that would take hours to fill; here they are so short that they are full
     before anything is measured.
