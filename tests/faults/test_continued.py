@@ -23,7 +23,9 @@ SLOW = ("--token-delay", "0.01", "--words", "100000")
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    models = dict.fromkeys("abcdef", SLOW) | {"poison": ("--exit-after-tokens", "5", "--words", "30")}
+    # Slow enough that what an engine says is read before it is dead: what nobody has read is asked for anew, once.
+    poison = ("--exit-after-tokens", "5", "--words", "30", "--token-delay", "0.05")
+    models = dict.fromkeys("abcdef", SLOW) | {"poison": poison}
     with fakes(tmp_path_factory.mktemp("house"), models, main="[fleet]\nmax_loaded_models = 20\n") as running:
         yield running
 

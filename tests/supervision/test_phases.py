@@ -41,6 +41,6 @@ async def test_a_loaded_model_shows_them(runtime: Path, monkeypatch: pytest.Monk
         row = fake.row(supervisor, "m")
         assert row is not None
         assert list(row.phases) == ["starting", "weights", "compiling", "warming"]
-        assert all(row.phases[phase] >= 0.05 for phase in ("weights", "compiling", "warming"))
+        assert all(row.phases[phase] > 0 for phase in ("weights", "compiling", "warming"))
         assert sum(row.phases.values()) >= 0.3
         lease.release()
