@@ -97,7 +97,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench.relay
 
 ## Faults in numbers: kill, stop, hang up, leak; some four hours.  Writes the table in docs/reliability.md.
-## PARTS="soak idle" for some of it, PARTS="--minutes 100 kill-main-max" for a series on vLLM or MAX of that length,
+## PARTS="soak idle" for some of it, PARTS="--minutes 100 --at-once 4 kill-main-max" for a series on vLLM or MAX,
 ## SHORT=1 for a few times each, a quarter of an hour, and nothing written.
 .PHONY: faults
 faults: $(VENV)/.installed-dev engines

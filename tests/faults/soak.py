@@ -27,11 +27,11 @@ MODELS = {
 T95 = 2.0  # Student's t of 95 % both ways, with many samples
 
 
-def run(seconds: float, *, seed: int = 1, warm: float = 1.0) -> Row:
+def run(seconds: float, *, seed: int = 1) -> Row:
     """The slopes over that time, each with its 95 % confidence interval.
 
-    Before it there is as much time again (`warm` times as much) in which faults come as fast as they are mended: what
-    the allocator keeps is what was ever needed at once, and the worst moments of so many faults are behind it then.
+    Before it there is as much time again in which faults come as fast as they are mended: what the allocator keeps is
+    what was ever needed at once, and the worst moments of so many faults are behind it then.
     Samples are taken every few seconds after a fault has been mended; neighbours are averaged in twenty blocks.  The
     daemon keeps lines and decisions in rings that would take hours to fill; here they are so short that they are full
     before anything is measured.
@@ -41,7 +41,7 @@ def run(seconds: float, *, seed: int = 1, warm: float = 1.0) -> Row:
     environ = {fake_daemon.RINGS: "20"}
     with tempfile.TemporaryDirectory() as root, fakes(Path(root), MODELS, main=main, environ=environ) as running:
         with loaded(running, ["good", "other"], clients=1) as loads:
-            before = _faults(running, dice, warm * seconds, pause=(0.0, 0.1))
+            before = _faults(running, dice, seconds, pause=(0.0, 0.1))
             samples = _faults(running, dice, seconds, pause=(0.5, 3.0))
         wrong = sum(len(load.wrong) for load in loads)
         whole = sum(load.whole for load in loads)
@@ -50,7 +50,7 @@ def run(seconds: float, *, seed: int = 1, warm: float = 1.0) -> Row:
     flat = all(low <= 0 <= high for _, low, high in (descriptors, memory))
     told = f"memory {_hour(memory, 2**20)} MiB an hour, descriptors {_hour(descriptors, 1)} an hour (95 %); "
     told += f"{whole} whole answers, {wrong} wrong"
-    count = f"{seconds / 60:.0f} min, {len(samples)} faults, after {len(before)} in {warm * seconds / 60:.0f} min"
+    count = f"{seconds / 60:.0f} min, {len(samples)} faults, after {len(before)} in as long"
     return Row("soak with random faults", count, flat and not wrong, told)
 
 

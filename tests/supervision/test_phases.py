@@ -36,11 +36,11 @@ def test_each_phase_is_timed_and_one_that_comes_again_is_added_to() -> None:
 async def test_a_loaded_model_shows_them(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.install(monkeypatch)
     async with fake.supervised(runtime) as supervisor:
-        lease = supervisor.lease(fake.model(runtime, "m", "--slow", "0.3"))
+        lease = supervisor.lease(fake.model(runtime, "m", "--slow", "0.9"))
         await lease.granted()
         row = fake.row(supervisor, "m")
         assert row is not None
         assert list(row.phases) == ["starting", "weights", "compiling", "warming"]
-        assert all(row.phases[phase] > 0 for phase in ("weights", "compiling", "warming"))
-        assert sum(row.phases.values()) >= 0.3
+        assert all(row.phases[phase] >= 0.05 for phase in ("weights", "compiling", "warming"))
+        assert sum(row.phases.values()) >= 0.9
         lease.release()
