@@ -33,11 +33,13 @@ class Held:
         return "by control group" if self._group is not None else "by process"
 
     def add(self, running: Daemon) -> None:
-        """From now on that daemon, and whoever it will start."""
+        """From now on that daemon, and whoever it will start, or has started already: what waits for the next start."""
         assert running.process is not None
         self._pid = running.process.pid
         if self._group is not None:
-            (self._group / "cgroup.procs").write_text(str(self._pid))
+            for pid in (self._pid, *procfs.descendants(self._pid, procfs.processes())):
+                with contextlib.suppress(ProcessLookupError):
+                    (self._group / "cgroup.procs").write_text(str(pid))
 
     def held(self) -> int:
         """Bytes."""
