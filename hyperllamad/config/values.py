@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from hyperllamad.core import durations
 from hyperllamad.core.errors import BadRequestError
 
 
+@functools.lru_cache(256)  # some are asked for with every request; the configuration has no more of them
 def parse_seconds(text: str) -> float:
     """Seconds in "5m30s" or, as in OLLAMA_KEEP_ALIVE, a bare whole number of seconds; raises BadRequestError."""
     return durations.parse(f"{text}s" if re.fullmatch(r"[+-]?\d+", text) else text)

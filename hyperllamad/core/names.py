@@ -39,10 +39,10 @@ class ModelName:
         namespace = path.pop() if path else DEFAULT_NAMESPACE
         host = path.pop() if path else DEFAULT_HOST
         tag = tag or DEFAULT_TAG
-        shapes = ((_HOST, host), (_NAMESPACE, namespace), (_PART, model), (_PART, tag))
-        if not all(pattern.fullmatch(part) for pattern, part in shapes):
-            raise InvalidNameError(text)
-        return cls(host, namespace, model, tag)
+        known = _HOST.fullmatch(host) and _NAMESPACE.fullmatch(namespace)
+        if known and _PART.fullmatch(model) and _PART.fullmatch(tag):
+            return cls(host, namespace, model, tag)
+        raise InvalidNameError(text)
 
     @property
     def key(self) -> str:

@@ -77,7 +77,7 @@ class _Line:
 
     @property
     def idle(self) -> bool:
-        return not self.waiting and not +self.running
+        return not self.waiting and not any(self.running.values())
 
 
 class Queue:
@@ -110,7 +110,9 @@ class Queue:
         """One more waits; ask overflow() before."""
         if now - self._pruned_at > SEEN_FOR:  # here, because a model that is always busy has no other time for it
             self.prune(now)
-        line = self._lines.setdefault(wish.key, _Line())
+        line = self._lines.get(wish.key)
+        if line is None:
+            line = self._lines[wish.key] = _Line()
         self._wishes[wish.lease] = wish
         line.waiting.setdefault(wish.client, {})[wish.lease] = wish
         line.weights[wish.client] = wish.weight
@@ -229,6 +231,8 @@ class Queue:
 
     def models(self) -> Iterator[Wish]:
         """The oldest request for each model that is waited for, the oldest of all first."""
+        if not self._wishes:
+            return
         heads = [
             min((next(iter(w.values())) for w in line.waiting.values()), key=_lease, default=None)
             for line in self._lines.values()

@@ -33,18 +33,21 @@ class Homes:
     def __init__(self, root: Path, tables: Mapping[str, EngineTable]) -> None:
         self.root = root
         self._tables = tables
-        # The mutable state is these two: what was read, and the directory's age then.
+        # The mutable state: what was read, the directory's age then, and what follows from it.
         self._read: tuple[Home, ...] = ()
         self._stamp = -1
+        self._enabled: tuple[Home, ...] = ()
+        self._in_use: tuple[tuple[Home, ...], tuple[Home, ...]] = ((), ())  # of which homes, and those
 
     def configure(self, tables: Mapping[str, EngineTable]) -> None:
         """Go by another configuration from now on."""
         self._tables = tables
+        self._sift()
 
     def all(self) -> tuple[Home, ...]:
         """Homes of the engines that are enabled, in the order of preference; the one in use first, then the newest."""
         self._refresh()
-        return tuple(home for home in self._read if self._table(home.engine).enabled)
+        return self._enabled
 
     def installed(self, id_: str) -> Home | None:
         """The home of that id, also of an engine that is not enabled."""
@@ -52,7 +55,14 @@ class Homes:
 
     def in_use(self) -> tuple[Home, ...]:
         """The current home of each enabled engine that has one."""
-        return tuple(home for name in base.NAMES if (home := self.current(name)))
+        homes = self.all()
+        if homes != self._in_use[0]:
+            found = (
+                next((home for home in homes if home.engine == name and self._stated(home)), None)
+                for name in base.NAMES
+            )
+            self._in_use = homes, tuple(home for home in found if home is not None)
+        return self._in_use[1]
 
     def kinds(self) -> frozenset[tuple[str, str]]:
         """(engine, device) of the homes in use, for decisions about what could run here."""
@@ -60,12 +70,7 @@ class Homes:
 
     def current(self, engine: str) -> Home | None:
         """The home new instances of `engine` run in: as the configuration states, else as recorded, else the newest."""
-        table = self._table(engine)
-        for home in self.all():
-            stated = table.version in {"", home.version} and table.variant in {"", home.variant}
-            if home.engine == engine and stated:
-                return home
-        return None
+        return next((home for home in self.in_use() if home.engine == engine), None)
 
     def use(self, home: Home) -> None:
         """Record `home` as the one in use; instances that run already stay where they are."""
@@ -162,6 +167,11 @@ class Homes:
         if stamp != self._stamp:
             self._read = self._scan()
             self._stamp = stamp
+            self._sift()
+
+    def _sift(self) -> None:
+        self._enabled = tuple(home for home in self._read if self._table(home.engine).enabled)
+        self._in_use = ((), ())
 
     def _scan(self) -> tuple[Home, ...]:
         recorded = self._recorded()
@@ -190,6 +200,11 @@ class Homes:
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.root / CURRENT, msgspec.json.format(msgspec.json.encode(current)))
         self._stamp = -1
+
+    def _stated(self, home: Home) -> bool:
+        """Nothing else is stated."""
+        table = self._table(home.engine)
+        return table.version in {"", home.version} and table.variant in {"", home.variant}
 
     def _table(self, engine: str) -> EngineTable:
         return self._tables.get(engine) or EngineTable()

@@ -21,6 +21,7 @@ from hyperllamad.front.cors import Cors, Origins
 from hyperllamad.front.doorkeeper import Doorkeeper
 from hyperllamad.front.hosts import HostCheck, is_loopback
 from hyperllamad.front.intake import Intake
+from hyperllamad.front.lean import LeanQuart
 from hyperllamad.front.meta import MetaRoutes
 from hyperllamad.front.ollama import OllamaRoutes
 from hyperllamad.front.ollama_account import OllamaAccountRoutes
@@ -68,7 +69,7 @@ def create_app(services: Services) -> App:
 
 def quart_app(services: Services) -> Quart:
     """Only the routes, for tests that need Quart itself."""
-    app = Quart("hyperllamad", static_folder=None)
+    app = LeanQuart("hyperllamad", static_folder=None)
     Routes.install(app)
     app.asgi_http_class = upload.Connection
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
@@ -82,10 +83,11 @@ def quart_app(services: Services) -> Quart:
 
     @app.before_request
     async def note_route() -> None:
-        if request.url_rule is not None:
-            record().route = request.url_rule.rule
+        if (rule := request.url_rule) is not None:
+            record().route = rule.rule
 
-    app.before_request(Doorkeeper(services).look)
+    if services.keys is not None and services.keys.required:
+        app.before_request(Doorkeeper(services.keys, services.quotas).look)
 
     @app.after_request
     async def say_who(response: Response) -> Response:

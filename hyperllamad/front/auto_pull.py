@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, cast
 
-from quart import Quart, g
+from quart import Quart
 
 from hyperllamad.core.errors import HyperLlamaError, ModelNotFoundError, RepositoryNotFoundError
 from hyperllamad.front.ports import Services
+from hyperllamad.front.request_scope import record
 from hyperllamad.telemetry import fields
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def install(app: Quart, services: Services) -> None:
 def _fetching(services: Services, view: View) -> View:
     @wraps(view)
     async def run(*args: Any, **named: Any) -> Any:
-        g.keep_body = True  # it is read twice
+        record().keep_body = True
         try:
             return await view(*args, **named)
         except HyperLlamaError as failure:

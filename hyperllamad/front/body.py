@@ -14,11 +14,11 @@ from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 import msgspec
-from quart import g, request
+from quart import request
 from werkzeug.exceptions import RequestTimeout
 
 from hyperllamad.core.errors import BadRequestError
-from hyperllamad.front import gosyntax
+from hyperllamad.front import gosyntax, request_scope
 from hyperllamad.front.shapes import Reading, Shape
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ async def received() -> bytes:
     """
     try:
         async with asyncio.timeout(PATIENCE):
-            return cast("bytes", await request.get_data(cache=g.get("keep_body", False)))
+            return cast("bytes", await request.get_data(cache=request_scope.record().keep_body))
     except TimeoutError:
         raise RequestTimeout from None
 

@@ -8,15 +8,16 @@ the counting is core/quota.py's.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from quart import request
 
 from hyperllamad.core.errors import TooManyRequestsError, UnauthorizedError
+from hyperllamad.core.quota import Quota
 from hyperllamad.front import request_scope
-from hyperllamad.front.ports import Services
 from hyperllamad.front.request_scope import Record
-from hyperllamad.keys import ApiKey
+from hyperllamad.keys import ApiKey, KeyRing
 
 OPEN = frozenset({"/", "/health", "/api/version", "/openapi.json"})  # asked without a key
 
@@ -24,18 +25,15 @@ OPEN = frozenset({"/", "/health", "/api/version", "/openapi.json"})  # asked wit
 class Doorkeeper:
     """Looks at every request before its route does."""
 
-    def __init__(self, services: Services) -> None:
-        keys = services.keys
-        self._keys = keys if keys is not None and keys.required else None
-        self._quotas = services.quotas
+    def __init__(self, keys: KeyRing, quotas: defaultdict[str, Quota]) -> None:
+        self._keys = keys
+        self._quotas = quotas
 
     async def look(self) -> None:
         """For Quart.before_request.  Raises UnauthorizedError."""
-        told = request_scope.record()
-        told.client = (request.scope.get("client") or ("",))[0]
-        if self._keys is None or request.path in OPEN:
+        if request.path in OPEN:
             return
-        shown = _shown()
+        told, shown = request_scope.record(), _shown()
         if (key := self._keys.find(shown)) is None:
             told.headers["WWW-Authenticate"] = 'Bearer realm="hyperllama"'
             raise _refusal(shown)

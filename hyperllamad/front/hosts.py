@@ -14,6 +14,7 @@ from hyperllamad.front.asgi import App, Headers, Receive, Scope, Send, answer_em
 
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_USUAL = frozenset({"127.0.0.1", "::1"})  # what clients mostly say, known without a look at it
 
 
 def is_loopback(host: str) -> bool:
@@ -38,8 +39,8 @@ class HostCheck:
         if scope["type"] != "http":
             return await self._inner(scope, receive, send)
         host = _without_port(header(scope, b"host") or "").lower()
-        address = _address(host)
-        if address is not None and _is_ours(address):
+        address = None if host in _USUAL else _address(host)
+        if host in _USUAL or (address is not None and _is_ours(address)):
             return await self._inner(scope, receive, send)
         if address is None and self._is_local_name(host):
             if scope["method"] == "OPTIONS":  # Ollama answers every such OPTIONS, without looking at the path

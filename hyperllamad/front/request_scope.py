@@ -11,10 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import cast
-
-from quart import request
 
 from hyperllamad.front.asgi import App, Message, Receive, Scope, Send
 from hyperllamad.front.ports import Upstream
@@ -22,7 +20,6 @@ from hyperllamad.telemetry import Metrics, fields
 
 log = logging.getLogger(__name__)
 
-_HELD, _RECORD = "hyperllama.held", "hyperllama.record"
 CLIENT_GONE = 499  # nobody sees this status but the log and the metrics; nginx began it, Ollama uses it too
 
 
@@ -46,19 +43,23 @@ class Record:
     status: int = 0
     finished: bool = False
     client: str = ""  # who asks: the name of the API key, else the address
+    keep_body: bool = False  # it is read twice
     weight: float = 1.0  # of that client's turns, when requests wait
     headers: dict[str, str] = field(default_factory=dict)  # what the response says beside its body, error or not
     admit: Callable[[], Callable[[], None]] | None = None  # before an engine is asked for; gives what ends it
 
 
+_current: ContextVar[tuple[AsyncExitStack, Record]] = ContextVar("current")
+
+
 def held() -> AsyncExitStack:
     """What the current request holds."""
-    return cast("AsyncExitStack", request.scope[_HELD])  # type: ignore[literal-required]
+    return _current.get()[0]
 
 
 def record() -> Record:
     """What is known of the current request."""
-    return cast("Record", request.scope[_RECORD])  # type: ignore[literal-required]
+    return _current.get()[1]
 
 
 def admit() -> None:
@@ -84,7 +85,7 @@ class RequestScope:
             return await self._inner(scope, receive, send)
         if scope["type"] != "http":  # no route is a WebSocket
             return await send({"type": "websocket.close", "code": 1000})
-        told = Record()
+        stack, told = AsyncExitStack(), Record(client=(scope.get("client") or ("",))[0])
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -93,12 +94,13 @@ class RequestScope:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 told.finished = True
 
+        before = _current.set((stack, told))
         try:
-            async with AsyncExitStack() as stack:
-                scope[_HELD], scope[_RECORD] = stack, told
+            async with stack:
                 await self._inner(scope, receive, watched)
         finally:
             self._tell(scope, told)
+            _current.reset(before)
             told.another = told.wanted = None  # which hold this record: it would stay until Python looks for circles
 
     def _tell(self, scope: Scope, told: Record) -> None:

@@ -38,7 +38,7 @@ class _Look:
     """What a place's files said: a model, or why there is none."""
 
     place: Place
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     stamp: Stamp | None
     result: Model | HyperLlamaError
 
@@ -174,11 +174,11 @@ class Catalog:
             sentence = f"models.d names '{place.name.short}' without a path, and there is no such model elsewhere"
             return _Look(place, (), (), LoadFailedError(sentence, hint="add `path`, or put the model into the store"))
         # What would change if what is missing came: the parent for the other parts of a split file.
-        files: tuple[Path, ...] = (place.path, place.path.parent)
+        files: tuple[str, ...] = (str(place.path), str(place.path.parent))
         result: Model | HyperLlamaError
         try:
             location = layout.locate(place.path)
-            files = (*((location.directory,) if location.directory else ()), *location.files)
+            files = tuple(map(str, (*((location.directory,) if location.directory else ()), *location.files)))
             before = stamp(files)
             result = self._overlaid(inspect(place.name, location), place.table)
         except HyperLlamaError as failure:

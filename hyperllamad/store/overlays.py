@@ -18,6 +18,7 @@ Owns the files; knows nothing of models.  Changes are atomic: see store/disk.py.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import tomllib
 from collections.abc import Mapping
@@ -88,6 +89,7 @@ class Overlays:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._inside = f"{directory}{os.sep}"
         self._read: dict[str, _Read] = {}
 
     def get(self, name: ModelName) -> Overlay | HyperLlamaError | None:
@@ -132,15 +134,14 @@ class Overlays:
         return self.directory / f"{stem}.toml"
 
     def _at(self, stem: str) -> Overlay | HyperLlamaError | None:
-        path = self._path(stem)
-        now = stamp((path,))
+        now = stamp((f"{self._inside}{stem}.toml",))
         if now == (None,):
             self._read.pop(stem, None)
             return None
         known = self._read.get(stem)
         if known is None or known.stamp != now:
             began = time.time_ns()
-            known = self._read[stem] = _Read(settled(now, began), _load(path, stem))
+            known = self._read[stem] = _Read(settled(now, began), _load(self._path(stem), stem))
         return known.result
 
 

@@ -39,8 +39,8 @@ class Survey:
 
     places: dict[str, Place]  # by ModelName.key
     problems: tuple[Problem, ...]  # what has no usable name of its own
-    branches: tuple[Path, ...]  # directories where new names would appear
-    leaves: tuple[Path, ...]  # directories that are models
+    branches: tuple[str, ...]  # directories where new names would appear
+    leaves: tuple[str, ...]  # directories that are models
     branch_stamp: Stamp | None
     leaf_stamp: Stamp | None
 
@@ -57,8 +57,8 @@ def survey(store: Path, directories: Sequence[Path], entries: Sequence[ModelTabl
             if first.path != path:
                 problems.append(Problem(name.short, str(path), f"{first.path} has the same name and is used instead"))
     problems += _add_entries(places, store, entries)
-    branches = tuple(path for tree in trees for path in tree.branches)
-    leaves = tuple(path for tree in trees for path in tree.leaves)
+    branches = tuple(str(path) for tree in trees for path in tree.branches)
+    leaves = tuple(str(path) for tree in trees for path in tree.leaves)
     return Survey(
         places=places,
         problems=tuple(problems),
@@ -90,12 +90,12 @@ def _add_entries(places: dict[str, Place], store: Path, entries: Sequence[ModelT
     return problems
 
 
-def stamp(paths: Iterable[Path]) -> Stamp:
-    """What changes when one of the files or directories does."""
-    return tuple(_stamp_of(path) for path in paths)
+def stamp(paths: Iterable[str | Path]) -> Stamp:
+    """What changes when one of the files or directories does.  Texts are quicker, where every request asks."""
+    return tuple(map(_stamp_of, paths))
 
 
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+def _stamp_of(path: str | Path) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)  # noqa: PTH116  # Path.stat takes half as long again, and this is called per request
     except (OSError, ValueError):

@@ -29,12 +29,13 @@ class Lease:
         self._on_release = on_release
         self._wanted = wanted
         self._released = False
-        self._answered = anyio.Event()
+        self._answered: anyio.Event | None = None  # made by who waits: most are answered at once
         self._answer: Upstream | HyperLlamaError | None = None
 
     async def granted(self) -> Upstream:
         """Wait for the engine.  Raises the HyperLlamaError with which the request was refused."""
         if self._answer is None:  # else not even a turn of the event loop is waited: the engine is there
+            self._answered = self._answered or anyio.Event()
             await self._answered.wait()
         if isinstance(self._answer, Upstream):
             return self._answer
@@ -54,4 +55,5 @@ class Lease:
     def answer(self, answer: Upstream | HyperLlamaError) -> None:
         """For the supervisor: how the wish was decided."""
         self._answer = answer
-        self._answered.set()
+        if self._answered is not None:
+            self._answered.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ START_CPU, START_GPU = 2.0, 60.0  # seconds that a first start is thought to tak
 LOAD_RATE = 500e6  # bytes of weights per second, likewise
 PARALLEL = {"llama_cpp": 4}  # each slot takes its share of the context, so few
 PARALLEL_OTHERS = {"cpu": 8, "cuda": 256}  # by device: engines that batch as requests come
+MOST_PLANS = 1000  # that are remembered; beyond, all are made anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,24 @@ class Plan:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A plan, and what it was made of beside the configuration."""
+
+    model: Model
+    homes: tuple[Home, ...]
+    verdict: Verdict
+    grown: int  # tokens of context that requests asked for
+    plan: Plan
+
+    def holds(self, model: Model, homes: tuple[Home, ...], verdict: Verdict, grown: int) -> bool:
+        """Whoever looked at the model or the homes and found them as they were hands in the same objects."""
+        same = self.model is model and self.homes is homes
+        return same and self.verdict == verdict and self.grown == grown
+
+
 class Planner:
-    """Plans from the configuration and the homes that are installed."""
+    """Plans from the configuration and the homes that are installed.  Made once for each model, until one changes."""
 
     def __init__(self, config: Config, homes: Homes, verdict: Callable[[], Verdict] | None = None) -> None:
         """`verdict` says whether there is a GPU to use now; without it, what the device files showed at start."""
@@ -65,20 +82,30 @@ class Planner:
         """Plan by another configuration from now on."""
         self._config = config
         self._pinned = frozenset(ModelName.parse(name).key for name in config.fleet.pinned)
+        self._planned: dict[ModelName, _Planned] = {}
 
     def plan(self, model: Model) -> Plan:
         """Raises NoEngineError when no installed engine can run the model here, NoGpuError when it wants a GPU."""
-        home = self._home(model)
+        homes, verdict, grown = self._homes.in_use(), self._verdict(), self._grown.get(model.digest, 0)
+        known = self._planned.get(model.name)
+        if known is None or not known.holds(model, homes, verdict, grown):
+            known = _Planned(model, homes, verdict, grown, self._plan(model, homes, verdict, grown))
+            if len(self._planned) >= MOST_PLANS:
+                self._planned.clear()
+            self._planned[model.name] = known
+        return known.plan
+
+    def _plan(self, model: Model, homes: Sequence[Home], verdict: Verdict, grown: int) -> Plan:
+        home = self._home(model, homes, verdict)
         settings = resolve(model, self._config, home)
-        grown = min(self._grown.get(model.digest, 0), model.context_length or sys.maxsize)
+        grown = min(grown, model.context_length or sys.maxsize)
         if grown > settings.context:
             settings = replace(settings, context=grown)
         pinned = model.name.key in self._pinned
         return Plan(key_of(model, settings), model, settings, home, base.load(home.engine), pinned)
 
-    def _home(self, model: Model) -> Home:
+    def _home(self, model: Model, homes: Sequence[Home], verdict: Verdict) -> Home:
         """Where it runs.  One that would lie on a GPU that is missing runs on the processor only if that is allowed."""
-        homes, verdict = self._homes.in_use(), self._verdict()
         if not verdict.missing:
             return choose.choose(model, homes, device=verdict.device)
         home = choose.choose(model, homes, device="cuda")

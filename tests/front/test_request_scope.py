@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -30,9 +30,8 @@ def _no_collector() -> Iterator[None]:
 async def test_a_request_that_is_over_leaves_nothing_for_the_collector(*, fails: bool) -> None:
     held: list[weakref.ref[AsyncExitStack]] = []
 
-    async def app(scope: Scope, _: Receive, send: Send) -> None:
-        stack: AsyncExitStack = cast("Any", scope)[request_scope._HELD]
-        told: request_scope.Record = cast("Any", scope)[request_scope._RECORD]
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        stack, told = request_scope.held(), request_scope.record()
         held.append(weakref.ref(stack))
 
         async def another() -> Upstream:
