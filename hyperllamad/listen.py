@@ -30,6 +30,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.utils import wrap_app
 
 from hyperllamad.connections import UNBOUNDED, Bounds, Connections
+from hyperllamad.pauses import Pause, Pauses
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,6 @@ class _Server(TCPServer):
     """
 
     head_timeout = 10.0  # seconds
-    stopping: asyncio.Event
     _between = True  # two requests, or before the first
     _over = False  # nothing more will be read
     _late: asyncio.TimerHandle | None = None  # runs from the first byte of a request until its headers are complete
@@ -143,11 +143,7 @@ class _Server(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _idle_timeout(self) -> None:
-        """Hang up on a client that asks nothing for a while, but never on one that has just begun to."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.keep_alive_timeout):  # wait_for() of 3.11 would swallow our end
-                await self.stopping.wait()
-            await asyncio.sleep(LAST_CALL)
+        """Hang up on a client that has asked nothing for a while, but never on one that has just begun to."""
         if not await self._asked():
             await asyncio.shield(self._initiate_server_close())
 
@@ -217,7 +213,7 @@ async def serve(
     """
     config, context, wrapped = _hypercorn_config(bounds), WorkerContext(None), wrap_app(_with_wire(app), 0, "asgi")
     loop = asyncio.get_running_loop()
-    connections, stopping = Connections(bounds), asyncio.Event()
+    connections, pauses = Connections(bounds), Pauses(loop, bounds.idle)
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
@@ -225,7 +221,8 @@ async def serve(
         if sock.family != socket.AF_UNIX:
             connections.tune(sock)
         server = _Server(wrapped, loop, config, context, state, reader, writer)
-        server.head_timeout, server.stopping = bounds.head, stopping
+        server.head_timeout = bounds.head
+        server.idle_task = Pause(pauses)  # type: ignore[assignment]  # Hypercorn asks it for restart() and stop() only
         try:
             await server
         finally:
@@ -250,7 +247,7 @@ async def serve(
             for _ in range(TURNS):  # whoever was accepted before is told to `accepted`
                 await asyncio.sleep(0)
             config.keep_alive_max_requests = 0  # from here on answers say that the connection ends with them
-            stopping.set()
+            pauses.hasten(LAST_CALL)
             with anyio.move_on_after(grace):
                 await connections.wait_none_left()
         finally:

@@ -16,7 +16,9 @@ from types import MappingProxyType
 
 from hyperllamad.core.machine import Gpu, Gpus
 
-SILENCES = 2  # readings in a row that the driver may leave unanswered before its GPUs count as away
+# Seconds the driver may leave readings unanswered before its GPUs count as away.  One that is only busy, with sixty
+# engines that came and went on four GPUs at once, has been silent for more than five.
+SILENCE = 60.0
 
 # NVIDIA's "Xid Errors" catalogue: those after which nothing runs on the GPU, or nothing can be trusted, until a reset.
 # Any other is the fault of one program, and that program's engine is what ends.
@@ -96,19 +98,22 @@ class GpuHealth:
 
     gpus: dict[str, Known] = field(default_factory=dict)
     problem: str = ""  # the last reading's, about the driver as a whole
-    silences: int = 0
+    silent_since: float | None = None  # monotonic seconds; None = it has answered
 
-    def read(self, seen: Gpus) -> list[GpuNews]:
+    def read(self, seen: Gpus, now: float) -> list[GpuNews]:
         """The driver was asked.
 
-        1. It was silent: once is nothing, twice in a row and its GPUs are away.
+        1. It was silent: that is nothing, unless it has been for SILENCE; then its GPUs are away.
         2. It does not work at all: its GPUs are away.
         3. It answers: who is there is there, who is not, or answers with an error, is away.
         """
         before = dict(self.gpus)
         self.problem = seen.problem if not seen.devices else ""
-        self.silences = self.silences + 1 if seen.silent else 0
-        if seen.silent and self.silences < SILENCES:  # 1
+        if not seen.silent:
+            self.silent_since = None
+        elif self.silent_since is None:
+            self.silent_since = now
+        if self.silent_since is not None and now - self.silent_since < SILENCE:  # 1
             return []
         there = {gpu.uuid: gpu for gpu in seen.devices}
         faults = {fault.index: fault.sentence for fault in seen.faults}
@@ -129,6 +134,11 @@ class GpuHealth:
         before = dict(self.gpus)
         self.gpus[error.uuid] = replace(known, ailing=f"Xid {error.number}: {what}")
         return self._news(before)
+
+    @property
+    def unsure(self) -> bool:
+        """Its GPUs are there as far as is known, but it does not answer: somebody should ask again."""
+        return self.silent_since is not None and bool(self.gpus)
 
     @property
     def problems(self) -> tuple[Known, ...]:

@@ -35,6 +35,7 @@ class GpuWatch:
         device: Callable[[], str] = host.device,
         listen: Callable[[Callable[[Xid], None]], Awaitable[bool]] = xids.listen,
         pause: float = LATER,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`expected` says whether an engine is installed for GPUs, `device` what the device files let hope for."""
         self.on_news: Callable[[GpuNews], None] = lambda _: None
@@ -43,6 +44,7 @@ class GpuWatch:
         self._device = device
         self._listen = listen
         self._pause = pause
+        self._clock = clock
         self._health = GpuHealth()
         self._nodes = device() == "cuda"
         self._library = True
@@ -120,7 +122,7 @@ class GpuWatch:
 
     async def _look_while_uneasy(self) -> None:
         while True:
-            while self.problems():
+            while self.problems() or self._health.unsure:
                 await anyio.sleep(self._pause)
                 await self.look()
             self._uneasy = anyio.Event()
@@ -158,8 +160,8 @@ class GpuWatch:
                 return
         self._nodes = self._device() == "cuda"
         self._library = seen.problem != NO_DRIVER
-        self._tell(self._health.read(seen))
-        if self._health.problems:
+        self._tell(self._health.read(seen, self._clock()))
+        if self._health.problems or self._health.unsure:
             self._uneasy.set()
         if any(not gpu.away for gpu in self.known):
             self._there.set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -77,7 +76,7 @@ class Performer:
 
     def feed(self, actions: Sequence[Action]) -> None:
         """Perform them all."""
-        refused: Counter[tuple[str, str]] = Counter()
+        refused: dict[tuple[str, str], int] = {}
         for action in actions:
             match action:  # by keywords: see core/actions.py
                 case Changed(key=key, state=state):
@@ -95,7 +94,8 @@ class Performer:
                 case Refuse(lease=number, error=error):
                     lease = self.leases.pop(number)
                     lease.answer(error)
-                    refused[str(lease.model.name), str(error)] += 1
+                    said = str(lease.model.name), str(error)
+                    refused[said] = refused.get(said, 0) + 1
         for (name, why), count in refused.items():
             log.info("refused: %s", why, extra=fields(model=name, requests=count))
         if records := self._fleet.records():

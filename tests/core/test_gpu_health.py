@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyperllamad.core.gpu_health import FATAL_XIDS, GpuHealth, GpuNews, Verdict, Xid
+from hyperllamad.core.gpu_health import FATAL_XIDS, SILENCE, GpuHealth, GpuNews, Verdict, Xid
 from hyperllamad.core.machine import Capability, Gpu, GpuFault, Gpus
 
 GIB = 1 << 30
@@ -25,8 +25,8 @@ def words(news: list[GpuNews]) -> list[str]:
 @pytest.fixture
 def health() -> GpuHealth:
     made = GpuHealth()
-    assert words(made.read(BOTH)) == ["GPU 0 (L4) can be used", "GPU 1 (L4) can be used"]
-    assert made.read(BOTH) == []
+    assert words(made.read(BOTH, 0)) == ["GPU 0 (L4) can be used", "GPU 1 (L4) can be used"]
+    assert made.read(BOTH, 0) == []
     return made
 
 
@@ -35,32 +35,45 @@ def verdict(health: GpuHealth, *, expected: bool = True, nodes: bool = True, lib
 
 
 def test_a_lost_gpu_is_told_once_and_is_back_when_it_answers(health: GpuHealth) -> None:
-    assert words(health.read(LOST)) == ["GPU 0 (L4) is not used: it has fallen off the bus"]
-    assert health.read(LOST) == []
+    assert words(health.read(LOST, 0)) == ["GPU 0 (L4) is not used: it has fallen off the bus"]
+    assert health.read(LOST, 0) == []
     assert [gpu.uuid for gpu in health.problems] == ["GPU-a"]
     assert verdict(health) == Verdict("cuda"), "there is another"
-    assert words(health.read(BOTH)) == ["GPU 0 (L4) can be used"]
+    assert words(health.read(BOTH, 0)) == ["GPU 0 (L4) can be used"]
 
 
 def test_one_that_is_not_even_counted_any_more(health: GpuHealth) -> None:
-    assert words(health.read(Gpus((TWO,)))) == ["GPU 0 (L4) is not used: the NVIDIA driver does not show it any more"]
+    assert words(health.read(Gpus((TWO,)), 0)) == [
+        "GPU 0 (L4) is not used: the NVIDIA driver does not show it any more"
+    ]
 
 
 def test_a_driver_that_is_unloaded_takes_all_with_it(health: GpuHealth) -> None:
     gone = Gpus(problem="the NVIDIA driver is not loaded")
-    assert len(health.read(gone)) == 2
+    assert len(health.read(gone, 0)) == 2
     found = verdict(health)
     assert found.device == "cpu"
     assert found.missing == ("GPU 0 (L4): the NVIDIA driver is not loaded; GPU 1 (L4): the NVIDIA driver is not loaded")
-    assert len(health.read(BOTH)) == 2
+    assert len(health.read(BOTH, 0)) == 2
 
 
-def test_one_silence_is_nothing_two_are(health: GpuHealth) -> None:
-    assert health.read(SILENT) == []
-    assert verdict(health).device == "cuda"
-    assert health.read(BOTH) == []
-    assert health.read(SILENT) == []
-    assert len(health.read(SILENT)) == 2
+def test_a_silence_is_nothing_but_a_long_one(health: GpuHealth) -> None:
+    for now in (0, 0, 5, SILENCE - 1):
+        assert health.read(SILENT, now) == []
+        assert health.unsure
+        assert verdict(health) == Verdict("cuda")
+    assert health.read(BOTH, SILENCE) == []
+    assert not health.unsure
+    assert health.read(SILENT, SILENCE) == []
+    assert len(health.read(SILENT, 2 * SILENCE)) == 2
+    assert "does not answer" in verdict(health).missing
+    assert len(health.read(BOTH, 2 * SILENCE)) == 2
+
+
+def test_silence_of_a_driver_whose_gpus_nobody_has_seen() -> None:
+    health = GpuHealth()
+    assert health.read(SILENT, 0) == []
+    assert not health.unsure
     assert "does not answer" in verdict(health).missing
 
 
@@ -69,9 +82,9 @@ def test_an_error_that_only_a_reset_mends(health: GpuHealth, number: int) -> Non
     (news,) = health.report(Xid("GPU-b", number))
     assert news.problem == f"Xid {number}: {FATAL_XIDS[number]}"
     assert health.report(Xid("GPU-b", number)) == []
-    assert health.read(BOTH) == [], "that it can be read proves nothing, where the driver does not say more"
-    assert words(health.read(Gpus((ONE,)))) == [], "it was not used before either"
-    assert words(health.read(BOTH)) == ["GPU 1 (L4) can be used"], "it was away, and was started anew"
+    assert health.read(BOTH, 0) == [], "that it can be read proves nothing, where the driver does not say more"
+    assert words(health.read(Gpus((ONE,)), 0)) == [], "it was not used before either"
+    assert words(health.read(BOTH, 0)) == ["GPU 1 (L4) can be used"], "it was away, and was started anew"
 
 
 @pytest.mark.parametrize("number", [13, 31, 43, 45, 94, 154])
@@ -86,21 +99,21 @@ def test_an_error_of_a_gpu_that_nobody_knows(health: GpuHealth) -> None:
 
 @pytest.mark.parametrize(("asked", "words_"), [(1, "a reset of it"), (2, "a restart of the machine"), (4, "a reset")])
 def test_the_driver_says_what_is_left_to_be_done(health: GpuHealth, asked: int, words_: str) -> None:
-    (news,) = health.read(Gpus((replace(ONE, recovery=asked), TWO)))
+    (news,) = health.read(Gpus((replace(ONE, recovery=asked), TWO)), 0)
     assert words_ in news.problem
-    (news,) = health.read(Gpus((replace(ONE, recovery=0), TWO)))
+    (news,) = health.read(Gpus((replace(ONE, recovery=0), TWO)), 0)
     assert news.problem == ""
 
 
 def test_an_error_is_over_when_the_driver_asks_for_nothing(health: GpuHealth) -> None:
     health.report(Xid("GPU-a", 48))
-    assert health.read(Gpus((replace(ONE, recovery=1), TWO))) == []
+    assert health.read(Gpus((replace(ONE, recovery=1), TWO)), 0) == []
     assert health.problems[0].problem.startswith("Xid 48"), "the first cause is the one that is told"
-    assert words(health.read(Gpus((replace(ONE, recovery=0), TWO)))) == ["GPU 0 (L4) can be used"]
+    assert words(health.read(Gpus((replace(ONE, recovery=0), TWO)), 0)) == ["GPU 0 (L4) can be used"]
 
 
 def test_peers_alone_may_need_to_be_drained(health: GpuHealth) -> None:
-    assert health.read(Gpus((replace(ONE, recovery=3), TWO))) == []
+    assert health.read(Gpus((replace(ONE, recovery=3), TWO)), 0) == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +129,7 @@ def test_peers_alone_may_need_to_be_drained(health: GpuHealth) -> None:
 )
 def test_what_models_may_count_on(nodes: bool, library: bool, seen: Gpus, expected: bool, answer: Verdict) -> None:
     health = GpuHealth()
-    health.read(seen)
+    health.read(seen, 0)
     assert verdict(health, expected=expected, nodes=nodes, library=library) == answer
 
 

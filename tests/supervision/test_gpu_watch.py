@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from hyperllamad.core.gpu_health import GpuNews, Verdict, Xid
+from hyperllamad.core.gpu_health import SILENCE, GpuNews, Verdict, Xid
+from hyperllamad.core.machine import Gpus
 from hyperllamad.supervision import xids
 from hyperllamad.supervision.gpu_watch import GpuWatch
 from hyperllamad.supervision.gpus import GpuReader
@@ -177,3 +179,54 @@ async def test_after_a_sleep_gpus_get_their_time() -> None:
     machine.nvml.gpus[0].error = LOST
     await machine.watch.recover(0.05)
     assert len(machine.watch.problems()) == 1
+
+
+class Slow(GpuReader):
+    """A driver that may be silent."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: FakeNvml(FakeGpu()))
+        self.silent = False
+        self.asked = 0
+
+    async def read(self, *, patience: float = 0.0) -> Gpus:
+        self.asked += 1
+        if not self.silent:
+            return await super().read()
+        await anyio.lowlevel.checkpoint()
+        found = Gpus(problem=f"the NVIDIA driver does not answer within {patience:g} s", silent=True)
+        self.on_read(found)
+        return found
+
+
+async def test_a_driver_that_is_silent_for_a_while_is_asked_again_and_takes_nothing_away() -> None:
+    reader, news, now = Slow(), list[str](), [0.0]
+    watch = GpuWatch(reader, lambda: True, listen=_deaf, pause=0, clock=lambda: now[0])
+    watch.on_news = lambda one: news.append(str(one))
+    with anyio.fail_after(20):
+        await watch.look()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            reader.silent = True
+            await watch.look()
+            began = reader.asked
+            await wait_for(lambda: reader.asked > began + 20)  # nobody else asks
+            assert (watch.verdict(), watch.problems()) == (Verdict("cuda"), ())
+            reader.silent = False
+            await wait_for(lambda: not watch._health.unsure)
+            assert news == ["GPU 0 (NVIDIA L4) can be used"]
+            reader.silent = True
+            await watch.look()
+            assert len(news) == 1
+            now[0] += SILENCE
+            await wait_for(lambda: len(news) > 1)
+            assert "does not answer" in news[1]
+            assert watch.verdict().missing
+            reader.silent = False
+            await wait_for(lambda: len(news) > 2)
+            assert news[2] == "GPU 0 (NVIDIA L4) can be used"
+            tasks.cancel_scope.cancel()
+
+
+async def _deaf(_: object) -> bool:
+    return False
