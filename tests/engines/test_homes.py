@@ -68,6 +68,22 @@ def test_the_configuration_wins_over_what_is_recorded(tmp_path: Path) -> None:
     assert (disabled.all(), disabled.installed(two.id), disabled.installed("vllm-3.0-cpu")) == ((), two, None)
 
 
+def test_who_asks_again_gets_the_same_until_something_changes(tmp_path: Path) -> None:
+    homes = Homes(tmp_path, {})
+    old, new = (make(homes, samples.home("vllm", version=version), at=float(version)) for version in ("1.0", "2.0"))
+    first = homes.in_use()
+    assert first == (new,)
+    assert homes.in_use() is first
+    homes.configure({"vllm": EngineTable(version="1.0")})
+    assert homes.in_use() == (old,)
+    homes.configure({"vllm": EngineTable(enabled=False)})
+    assert (homes.in_use(), homes.all()) == ((), ())
+    homes.configure({})
+    assert homes.in_use() == (new,)
+    homes.use(old)
+    assert homes.in_use() == (old,)
+
+
 def test_what_is_no_home_is_not_seen(tmp_path: Path) -> None:
     homes = Homes(tmp_path, {})
     (tmp_path / "vllm-9.0-cpu").mkdir()  # half

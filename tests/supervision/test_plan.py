@@ -11,6 +11,7 @@ import pytest
 
 from hyperllamad.config.tables import Config, EngineTable
 from hyperllamad.core.errors import NoEngineError
+from hyperllamad.core.gpu_health import Verdict
 from hyperllamad.core.models import Limits, key_of
 from hyperllamad.engines.base import Home
 from hyperllamad.supervision import plan
@@ -102,6 +103,37 @@ def test_a_plan_names_its_instance(config: Config, runtime: Path, monkeypatch: p
     found = plan.Planner(config, fake.FakeHomes(runtime)).plan(model)
     assert found.key == key_of(model, found.settings)
     assert (found.model, found.home, found.engine) == (model, fake.HOME, fake.ENGINE)
+
+
+def test_a_plan_is_made_again_when_what_it_is_made_of_is_another(
+    config: Config, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.install(monkeypatch)
+    model, verdict = fake.model(runtime, "m"), [Verdict("cpu")]
+    homes = fake.FakeHomes(runtime)
+    planner = plan.Planner(config, homes, lambda: verdict[0])
+    found = planner.plan(model)
+    assert planner.plan(model) is found
+    assert planner.plan(replace(model, parallel=7)).settings.parallel == 7
+    assert planner.plan(model).settings.parallel == found.settings.parallel
+    planner.grow(model, 16384)
+    assert planner.plan(model).settings.context == 16384
+    planner.grow(model, 0)
+    planner.configure(with_models(config, parallel=9))
+    assert planner.plan(model).settings.parallel == 9
+    verdict[0] = Verdict("cpu", "it has fallen off the bus")
+    assert planner.plan(model).home == fake.HOME, "it runs on the processor as it did"
+    homes.homes = (replace(fake.HOME, id="another"),)
+    assert planner.plan(model).settings.home == "another"
+
+
+def test_no_more_plans_are_kept_than_it_says(config: Config, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.install(monkeypatch)
+    monkeypatch.setattr(plan, "MOST_PLANS", 3)
+    planner = plan.Planner(config, fake.FakeHomes(runtime))
+    for number in range(10):
+        planner.plan(fake.model(runtime, f"m{number}"))
+        assert len(planner._planned) <= 3
 
 
 def test_no_home_is_an_error_with_advice(config: Config, runtime: Path) -> None:
