@@ -17,6 +17,9 @@ into; held open here, so that writing to it never fails while nobody reads.
 The guard is a child subreaper: whoever loses his parent below it becomes its own child, whatever session he moved to.
 So "no child left" means that nobody is left, and only its own children are ever signalled by number: those numbers
 cannot pass to a stranger, because nobody else can reap them.  In a control group the kernel ends all of them at once.
+
+Shared memory and semaphores that have a name stay when whoever made them is killed.  Python's programs have a process
+that removes them once everybody else has ended, its resource tracker: so that one is killed last, if at all.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 UNHEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # for the daemon to act on; it tells us
 FIXED = {signal.SIGKILL, signal.SIGSTOP}  # cannot be ignored, nor set
+TRACKER = b"multiprocessing.resource_tracker"  # on its command line
+TIDY = 5.0  # seconds it has, which it needs on a very busy machine only
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +67,7 @@ def main(arguments: list[str]) -> int:
     daemon = Daemon(control, door, patience)
     daemon.greet(pid)
     wait_for_end(daemon, wakeup, pid)
-    report(daemon.control, exit=end_everybody(pid, group))
+    report(daemon.control, exit=end_everybody(pid, group, wakeup))
     return 0
 
 
@@ -207,23 +212,61 @@ def main_has_ended(pid: int) -> bool:
     return False
 
 
-def end_everybody(pid: int, group: str) -> int:
+def end_everybody(pid: int, group: str, wakeup: int) -> int:
     """Kill until no child is left; the exit code of the main process."""
-    code = 0
+    codes: dict[int, int] = {}
+    until = time.monotonic() + TIDY
+    while (mine := children()) and (left := until - time.monotonic()) > 0:
+        for child in mine:  # whose own children are ours next
+            os.kill(child, signal.SIGCONT if is_tracker(child) else signal.SIGKILL)
+        if not reap(codes):
+            wait_for_exit(wakeup, left)
+    if mine:
+        end_at_once(pid, group, codes)
+    return codes.get(pid, 0)
+
+
+def end_at_once(pid: int, group: str, codes: dict[int, int]) -> None:
+    """Whoever is left, trackers included; for as long as it takes."""
     if group:
         with contextlib.suppress(OSError):  # the loop below ends them too, one after the other
             write(f"{group}/cgroup.kill", b"1")
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # most of them at once
+    if pid not in codes:  # or its number may be a stranger's
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # most of them at once
     while True:
         for child in children():
             os.kill(child, signal.SIGKILL)
         try:
             ended, status = os.waitpid(-1, 0)
         except ChildProcessError:
-            return code
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
+            return
+        codes[ended] = os.waitstatus_to_exitcode(status)
+
+
+def reap(codes: dict[int, int]) -> bool:
+    """Note how those ended who have by now; False when nobody has."""
+    before = len(codes)
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+    return len(codes) > before
+
+
+def wait_for_exit(wakeup: int, seconds: float) -> None:
+    """Until a child has ended, since when does not matter, or the time is over."""
+    poll = select.poll()
+    poll.register(wakeup, select.POLLIN)
+    if poll.poll(seconds * 1000):
+        os.read(wakeup, 4096)
+
+
+def is_tracker(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return TRACKER in file.read()
+    except OSError:
+        return False
 
 
 def write(file: str, content: bytes) -> None:

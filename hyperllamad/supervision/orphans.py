@@ -27,6 +27,8 @@ log = logging.getLogger("hyperllamad.supervision")
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SWEEP_PATIENCE = 10.0  # seconds; what does not die of SIGKILL in that time sits in a driver
+TRACKER = "multiprocessing.resource_tracker"  # on its command line
+TIDY = 5.0  # seconds it has to remove what the others leave
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.5  # seconds between two looks at what was killed
 
 
@@ -72,16 +74,21 @@ def _places(runtime: Path, groups: Iterable[str]) -> list[Path]:
 
 
 async def end(directory: Path, leader: Leader | None, group: str = "") -> int:
-    """Kill everybody who belongs to `directory` or `group`, and wait until all are gone; how many there were."""
+    """Kill everybody who belongs to `directory` or `group`, and wait until all are gone; how many there were.
+
+    Python's resource trackers last: see guard.py.
+    """
     session = _session(leader)
     # Once seen is enough: one that is ending has no environment any more, but may hold a GPU's memory a while longer.
     seen: set[Identity] = set()
-    pause = SHORTEST_PAUSE
+    pause, until = SHORTEST_PAUSE, anyio.current_time() + TIDY
     while (alive := _left(directory, session, group, seen)) or not _reaped(seen, session):
-        if group:
+        may_tidy = anyio.current_time() < until
+        trackers = {pid for pid in alive if may_tidy and TRACKER in procfs.command_line(pid)}
+        if group and not trackers:
             cgroups.kill(Path(group))
         for pid in alive:
-            _kill(pid, directory, session)
+            _signal(pid, signal.SIGCONT if pid in trackers else signal.SIGKILL, directory, session)
         seen |= {found for pid in alive if (found := procfs.identity(pid))}
         await anyio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
@@ -114,14 +121,14 @@ def _belongs(one: Process, directory: Path, session: int) -> bool:
     return cwd is not None and cwd.is_relative_to(directory)
 
 
-def _kill(pid: int, directory: Path, session: int) -> None:
+def _signal(pid: int, number: signal.Signals, directory: Path, session: int) -> None:
     """Check again with a hold on the process, so that its number cannot pass to another in between."""
     with contextlib.suppress(ProcessLookupError):
         held = os.pidfd_open(pid)
         try:
             now = procfs.process(pid)
             if now is not None and _belongs(now, directory, session):
-                signal.pidfd_send_signal(held, signal.SIGKILL)
+                signal.pidfd_send_signal(held, number)
         finally:
             os.close(held)
 

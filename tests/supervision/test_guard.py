@@ -87,6 +87,10 @@ def guarded() -> Iterator[Any]:
         one.process.wait(10)
 
 
+def is_tracker(pid: int) -> bool:
+    return "multiprocessing.resource_tracker" in procfs.command_line(pid)
+
+
 def python(text: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", text, *arguments]
 
@@ -163,6 +167,56 @@ def test_nobody_is_left(guarded: Any, way: str) -> None:
     else:
         assert guard.message() == {"exit": 3 if way == "main exits" else -signal.SIGKILL}
     assert [pid for pid in tree if alive(pid)] == [], "reported before everybody was gone"
+
+
+# Shared memory and a semaphore with names, made by a child of the engine that another child uses, too.
+NAMED = """
+import multiprocessing, os, sys, time
+from multiprocessing import shared_memory
+def child(say):
+    one = shared_memory.SharedMemory(create=True, size=4096)
+    two = multiprocessing.get_context("spawn").Semaphore()
+    say.send((os.getpid(), one.name, two._semlock.name))
+    time.sleep(600)
+if __name__ == "__main__":
+    mine, theirs = multiprocessing.Pipe()
+    multiprocessing.get_context("fork").Process(target=child, args=(theirs,)).start()
+    print(*mine.recv(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("way", ["main killed", "child killed", "kill", "tracker stopped"])
+def test_what_has_a_name_does_not_stay(guarded: Any, tmp_path: Path, way: str) -> None:
+    program = tmp_path / "engine.py"
+    program.write_text(NAMED)
+    guard = guarded(sys.executable, str(program))
+    main = guard.message()["pid"]
+    child, shared, semaphore = guard.process.stdout.readline().split()
+    named = [Path("/dev/shm", shared), Path("/dev/shm", f"sem.{semaphore.removeprefix('/')}")]
+    assert all(one.exists() for one in named)
+    (tracker,) = (pid for pid in procfs.descendants(guard.process.pid, procfs.processes()) if is_tracker(pid))
+    if way == "tracker stopped":
+        os.kill(tracker, signal.SIGSTOP)
+    if way in {"main killed", "child killed"}:
+        os.kill(main if way == "main killed" else int(child), signal.SIGKILL)
+    if way != "main killed":
+        guard.control.send(b"K")
+    assert guard.message() == {"exit": -signal.SIGKILL}
+    assert [one for one in named if one.exists()] == []
+    assert not alive(tracker)
+
+
+def test_a_tracker_that_does_not_end_is_ended(guarded: Any) -> None:
+    """One whose pipe somebody else holds open; here it is none, and only called so."""
+    guard = guarded(
+        *python("import time; print('up', flush=True); time.sleep(600)", "multiprocessing.resource_tracker")
+    )
+    main = guard.message()["pid"]
+    guard.tree(0)
+    guard.control.send(b"K")
+    assert guard.message() == {"exit": -signal.SIGKILL}
+    assert not alive(main)
 
 
 def test_one_who_loses_his_parent_is_reaped_while_the_engine_runs(guarded: Any) -> None:

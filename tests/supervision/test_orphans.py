@@ -165,6 +165,24 @@ async def test_the_mark_in_the_environment_is_proof(where: Place, runtime: Path,
     assert not alive(left.pid)
 
 
+async def test_what_has_a_name_goes_with_those_whose_guard_is_gone(where: Place, runtime: Path) -> None:
+    source = """
+import multiprocessing.shared_memory, time
+one = multiprocessing.shared_memory.SharedMemory(create=True, size=4096)
+print(one.name, flush=True)
+time.sleep(600)
+"""
+    environment = {place.MARK: str(place.directory(where))}
+    argv = [sys.executable, "-I", "-c", source]
+    write_leader(where)
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as left:
+        assert left.stdout is not None
+        named = Path("/dev/shm", left.stdout.readline().strip())
+        assert named.exists()
+        assert await orphans.sweep(runtime) == 2
+        assert not named.exists()
+
+
 async def test_one_that_is_still_ending_is_waited_for(
     where: Place, monkeypatch: pytest.MonkeyPatch, sleeper: Any
 ) -> None:
@@ -183,7 +201,7 @@ async def test_one_that_is_still_ending_is_waited_for(
         over.set()
 
     monkeypatch.setattr(procfs, "environment", ending)
-    monkeypatch.setattr(orphans, "_kill", lambda *_: None)
+    monkeypatch.setattr(orphans, "_signal", lambda *_: None)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(end)
@@ -252,7 +270,7 @@ async def test_what_does_not_end_is_left_with_a_warning(
 ) -> None:
     """A process in the driver outlives SIGKILL; here one outlives it because it is never sent."""
     monkeypatch.setattr(orphans, "SWEEP_PATIENCE", 0.05)
-    monkeypatch.setattr(orphans, "_kill", lambda *_: None)
+    monkeypatch.setattr(orphans, "_signal", lambda *_: None)
     sleeper("/", **{place.MARK: str(place.directory(where))})
     write_leader(where)
     await orphans.sweep(runtime)
