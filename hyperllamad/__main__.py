@@ -21,6 +21,8 @@ from hyperllamad.config.tables import Config
 from hyperllamad.core.errors import ConfigError, HyperLlamaError
 
 EX_UNAVAILABLE, EX_SOFTWARE = 69, 70  # sysexits.h
+# Seconds a thread that computes may keep the event loop waiting; Python's own 5 ms are as long as a token takes.
+SWITCH = 0.0005
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,6 +74,7 @@ def _run(config: Config, read: Callable[[], Config], *, demo: str, prepare_only:
 
     telemetry.start_logging(debug=config.server.debug)
     gc.freeze()  # what is imported by now lives for ever: full collections need not look at it again
+    sys.setswitchinterval(SWITCH)
     log = logging.getLogger("hyperllamad")
     try:
         run = partial(daemon.main, config, read, demo, prepare_only=prepare_only)

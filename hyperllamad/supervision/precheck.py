@@ -6,6 +6,7 @@ only, never weights; blocks, so call it in a thread.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -33,11 +34,18 @@ def _check(model: Model, path: Path) -> None:
     if not os.access(path, os.R_OK):
         raise LoadFailedError(f"{path} may not be read by the daemon", hint="check its owner and mode")
     if model.format is Format.GGUF:
-        header = gguf.read(path)
-        if header.missing_bytes:
-            raise gguf.truncated(header)
+        status = path.stat()
+        _check_file(path, (status.st_mtime_ns, status.st_size, status.st_ino))
     else:
         _check_directory(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_file(path: Path, _: tuple[int, ...]) -> None:
+    """Once for each file as it is: a large vocabulary takes a tenth of a second, and every load asks."""
+    header = gguf.read(path)
+    if header.missing_bytes:
+        raise gguf.truncated(header)
 
 
 def _check_directory(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.models import Format, Model
+from hyperllamad.store import gguf
 from hyperllamad.supervision import precheck
 from tests.supervision import fake
 
@@ -35,6 +36,26 @@ def directory(tmp_path: Path) -> Path:
 
 def model(path: Path, format_: Format = Format.SAFETENSORS) -> Model:
     return fake.model(path.parent, "m", path=str(path), format=format_)
+
+
+def test_a_file_is_read_once_while_it_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, count = gguf.read, 0
+
+    def counted(path: Path) -> gguf.Header:
+        nonlocal count
+        count += 1
+        return read(path)
+
+    monkeypatch.setattr(gguf, "read", counted)
+    found = fake.model(tmp_path, "m")
+    for _ in range(3):
+        precheck.check(found)
+    assert count == 1
+    Path(found.path).write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0))  # and the tensor is not there
+    for _ in range(2):
+        with pytest.raises(LoadFailedError):
+            precheck.check(found)
+    assert count == 3
 
 
 def test_whole_models_pass(directory: Path, tmp_path: Path) -> None:
