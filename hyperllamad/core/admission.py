@@ -175,9 +175,9 @@ class Admission:
 
     def overdrawn(self) -> list[Slot]:
         """Who must not go on sleeping because the budget was made smaller: as few as possible, longest unused first."""
-        over = -self.sleep_memory() - sum(
-            slot.host_taken for slot in self._slots.values() if slot.state is State.STOPPING
-        )
+        if (left := self.sleep_memory()) >= 0:
+            return []
+        over = -left - sum(slot.host_taken for slot in self._slots.values() if slot.state is State.STOPPING)
         found: list[Slot] = []
         for slot in sorted(self._slots.values(), key=lambda slot: slot.last_used):
             if over > 0 and slot.state is State.ASLEEP and slot.host_taken and not slot.called:

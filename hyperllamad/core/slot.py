@@ -89,12 +89,13 @@ class Slot:
 
     def rest(self, now: float) -> None:
         """Start the timer of an instance that got ready and was not wanted by anybody any more."""
-        if self.state is State.READY and not self.instance.leases and self.expires_at is None:
+        one = self.instance
+        if one.state is State.READY and not one.leases and self.expires_at is None:
             self.expires_at = now + self.keep_alive
 
     def expiry(self) -> float:
         """When the keep-alive runs out; inf = not while things are as they are."""
-        resting = self.state in _RESTING and not self.instance.leases
+        resting = self.instance.state in _RESTING and not self.instance.leases
         return self.expires_at if resting and self.expires_at is not None else math.inf
 
     def refusal(self, now: float) -> HyperLlamaError | None:
