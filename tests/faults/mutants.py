@@ -116,6 +116,20 @@ MUTANTS = (
         "tests/test_listen.py",
     ),
     Mutant(
+        "what removes shared memory is killed last",
+        "hyperllamad/supervision/guard.py",
+        "signal.SIGCONT if is_tracker(child) else signal.SIGKILL",
+        "signal.SIGKILL",
+        "tests/supervision/test_guard.py",
+    ),
+    Mutant(
+        "a driver that is busy is not gone",
+        "hyperllamad/core/gpu_health.py",
+        "now - self.silent_since < SILENCE",
+        "now < self.silent_since",
+        "tests/core/test_gpu_health.py",
+    ),
+    Mutant(
         "what the C library keeps is given back",
         "hyperllamad/supervision/leftovers.py",
         "_trim(0)",
