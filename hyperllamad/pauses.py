@@ -37,15 +37,14 @@ class Pause:
 
     def __init__(self, pauses: Pauses) -> None:
         self._pauses = pauses
-        self._too_long: Callable[[], asyncio.Task[None]] | None = None
+        self._too_long: tuple[asyncio.TaskGroup, Action] | None = None  # where, and what is done then
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def restart(self, tasks: TaskGroup, action: Action) -> None:
         """It begins; `action` is run among the `tasks` when it was too long."""
         await self.stop()
-        group = tasks._task_group  # noqa: SLF001  # as AsyncioSingleTask does
-        self._too_long = lambda: group.create_task(action())
+        self._too_long = tasks._task_group, action  # noqa: SLF001  # as AsyncioSingleTask does
         self._pauses.under_way.add(self)
         self.begin()
 
@@ -57,8 +56,14 @@ class Pause:
 
     def _end(self) -> None:
         self._pauses.under_way.discard(self)
-        if self._too_long is not None:
-            self._task = self._too_long()
+        if self._too_long is None:
+            return
+        group, action = self._too_long
+        doing = action()
+        try:
+            self._task = group.create_task(doing)
+        except RuntimeError:  # the connection is ending already
+            doing.close()
 
     async def stop(self) -> None:
         """Somebody asks again, or the connection is over."""

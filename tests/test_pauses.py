@@ -93,3 +93,14 @@ async def test_who_is_ended_while_a_pause_stops_is_ended() -> None:
         await asyncio.wait([stopping])
         assert stopping.cancelled()
         go.set()
+
+
+async def test_a_connection_that_ends_anyway_begins_nothing() -> None:
+    late = Late()
+    pause = Pause(Pauses(asyncio.get_running_loop(), 0))
+    async with asyncio.TaskGroup() as group:
+        await pause.restart(cast("Any", SimpleNamespace(_task_group=group)), late)
+    while pause._pauses.under_way:  # it is over only now, and so is the group
+        await anyio.lowlevel.checkpoint()
+    assert (late.begun, pause._task) == (0, None)
+    await pause.stop()
