@@ -45,9 +45,17 @@ class Held:
         """Bytes."""
         if self._group is None:
             return procfs.unreclaimable([self._pid, *procfs.descendants(self._pid, procfs.processes())])
+        return sum(self._values())
+
+    def shared(self) -> int:
+        """Bytes of that which are shared memory; 0 where it is measured by process, which does not see what stays."""
+        return self._values()[1] if self._group is not None else 0
+
+    def _values(self) -> list[int]:
+        assert self._group is not None
         lines = (line.split() for line in (self._group / "memory.stat").read_text().splitlines())
         values = {name: int(value) for name, value in lines}
-        return sum(values.get(name, 0) for name in COUNTED[self._kind])
+        return [values.get(name, 0) for name in COUNTED[self._kind]]
 
 
 @contextlib.contextmanager

@@ -72,12 +72,13 @@ def spent(running: Daemon, held: Held) -> int:
     return held.held() - procfs.unreclaimable(running.leftovers())
 
 
-def rest(running: Daemon, held: Held, empty: int) -> tuple[int, int]:
-    """The same beyond what was spent before; and by engines, as the daemon says."""
+def rest(running: Daemon, held: Held, empty: int) -> tuple[int, str, int]:
+    """The same beyond what was spent before, with a word about it; and by engines, as the daemon says."""
     client = Client([str(running.root / "run/admin.sock")], warn=print)
     found, status = client.call(Info(), MachineReport), client.call(Status(), StatusReport)
     engines = found.ours + sum(gpu.ours for gpu in found.gpus) - sum(status.prepared.values())
-    return spent(running, held) - empty, engines
+    more = spent(running, held) - empty
+    return more, f"{more / 2**20:+.0f} MiB once unloaded, {held.shared() / 2**20:.1f} of it shared", engines
 
 
 def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: float = 1e9, seed: int = 1) -> Row:
@@ -106,14 +107,14 @@ def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
                     slow.append(now - since)
         for model in models:
             unload(running, model)
-        more, counted = rest(running, held, empty)
+        more, told, counted = rest(running, held, empty)
         assert running.stop() == 0
         left += len(running.leftovers())
     grown = statistics.median(sizes[-10:]) / statistics.median(sizes[:10])
     whole, cut = sum(load.whole for load in loads), sum(load.errors + load.cut for load in loads)
     seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; {whole} answers to another "
     seen += f"meanwhile, {cut} cut off; memory {held.how}: {sizes[0] >> 20} MiB once loaded, "
-    seen += f"{100 * grown - 100:+.0f} % after the last kills, {more / 2**20:+.0f} MiB once unloaded; "
+    seen += f"{100 * grown - 100:+.0f} % after the last kills, {told}; "
     seen += f"{counted >> 20} MiB of engines by `info` then"
     holds = not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY and grown <= GROWN
     together = f", {at_once} at a time" if at_once > 1 else ""
@@ -163,12 +164,12 @@ def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
                 wrong += sum("Paris" not in said for said in asked)
         for model in models:
             unload(running, model)
-        more, counted = rest(running, held, empty)
+        more, told, counted = rest(running, held, empty)
         assert running.stop() == 0
         left += len(running.leftovers())
     late = sorted(seconds)[math.ceil(0.99 * len(seconds)) - 1]
     seen = f"after {spread(seconds)}, p99 {late:.1f} s; {left} left, {wrong} wrong answers afterwards; "
-    seen += f"memory {held.how}: {more / 2**20:+.0f} MiB once unloaded, {counted >> 20} MiB of engines by `info`"
+    seen += f"memory {held.how}: {told}, {counted >> 20} MiB of engines by `info`"
     holds = late < FOUND and not left and not wrong and counted < 1 << 20 and more <= SPARE_MEMORY
     together = f", {at_once} at a time" if at_once > 1 else ""
     return Row(f"SIGSTOP of {NAMES[victim]} of {engine}{together}, found", str(len(seconds)), holds, seen)
