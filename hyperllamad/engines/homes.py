@@ -55,14 +55,14 @@ class Homes:
 
     def in_use(self) -> tuple[Home, ...]:
         """The current home of each enabled engine that has one."""
-        homes = self.all()
-        if homes != self._in_use[0]:
+        homes, known = self.all(), self._in_use  # once: a home is removed in a thread
+        if homes != known[0]:
             found = (
                 next((home for home in homes if home.engine == name and self._stated(home)), None)
                 for name in base.NAMES
             )
-            self._in_use = homes, tuple(home for home in found if home is not None)
-        return self._in_use[1]
+            known = self._in_use = homes, tuple(home for home in found if home is not None)
+        return known[1]
 
     def kinds(self) -> frozenset[tuple[str, str]]:
         """(engine, device) of the homes in use, for decisions about what could run here."""
@@ -166,8 +166,8 @@ class Homes:
             stamp = 0
         if stamp != self._stamp:
             self._read = self._scan()
-            self._stamp = stamp
             self._sift()
+            self._stamp = stamp
 
     def _sift(self) -> None:
         self._enabled = tuple(home for home in self._read if self._table(home.engine).enabled)
