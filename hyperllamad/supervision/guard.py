@@ -218,7 +218,7 @@ def end_everybody(pid: int, group: str, wakeup: int) -> int:
     until = time.monotonic() + TIDY
     while (mine := children()) and (left := until - time.monotonic()) > 0:
         for child in mine:  # whose own children are ours next
-            os.kill(child, signal.SIGCONT if is_tracker(child) else signal.SIGKILL)
+            send(child, signal.SIGCONT if is_tracker(child) else signal.SIGKILL)
         if not reap(codes):
             wait_for_exit(wakeup, left)
     if mine:
@@ -232,16 +232,22 @@ def end_at_once(pid: int, group: str, codes: dict[int, int]) -> None:
         with contextlib.suppress(OSError):  # the loop below ends them too, one after the other
             write(f"{group}/cgroup.kill", b"1")
     if pid not in codes:  # or its number may be a stranger's
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)  # most of them at once
     while True:
         for child in children():
-            os.kill(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
         try:
             ended, status = os.waitpid(-1, 0)
         except ChildProcessError:
             return
         codes[ended] = os.waitstatus_to_exitcode(status)
+
+
+def send(child: int, number: signal.Signals) -> None:
+    """One that has become another user's cannot be signalled: its control group ends it, or it is waited for."""
+    with contextlib.suppress(PermissionError):
+        os.kill(child, number)
 
 
 def reap(codes: dict[int, int]) -> bool:

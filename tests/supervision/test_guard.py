@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -19,6 +20,8 @@ import pytest
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.child import GUARD
 from tests.supervision.processes import alive, wait_for_blocking
+
+PR_CAPBSET_DROP, CAP_KILL = 24, 5  # linux/prctl.h, linux/capability.h
 
 # A tree of the kind vLLM makes, plus one who left the session, plus one whose parent died at once.
 TREE = """
@@ -46,12 +49,25 @@ print("up", flush=True)
 class Guarded:
     """A guard with the daemon's end of its socket."""
 
-    def __init__(self, *command: str, group: str = "", place: str = "", patience: float = 0) -> None:
+    def __init__(
+        self, *command: str, group: str = "", place: str = "", patience: float = 0, without: int | None = None
+    ) -> None:
+        """`without`: a capability that it is not to have."""
         self.control, theirs = socket.socketpair()
         self.control.settimeout(10)
         argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), group, place, str(patience), *command]
         out = subprocess.PIPE
-        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=out, start_new_session=True, text=True)
+        drop = (
+            None if without is None else lambda: ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, without)
+        )  # it runs between fork and exec
+        self.process = subprocess.Popen(
+            argv,
+            pass_fds=[theirs.fileno()],
+            stdout=out,
+            start_new_session=True,
+            text=True,
+            preexec_fn=drop,  # noqa: PLW1509
+        )
         theirs.close()
         self._messages = self.control.makefile("r")
 
@@ -340,3 +356,26 @@ def test_an_engine_that_ends_while_nobody_is_there_takes_its_guard_with_it(guard
     guard.control.shutdown(socket.SHUT_RDWR)
     os.kill(main, signal.SIGKILL)
     guard.process.wait(10)
+
+
+def test_one_that_became_another_user_is_waited_for(guarded: Any) -> None:
+    """It may not be signalled; as long as it is there the guard is there, and says so once it has gone."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    text = """
+import os, time
+if os.fork() == 0:
+    os.setresuid(65534, 65534, 65534)
+    print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+    guard = guarded(*python(text), without=CAP_KILL)
+    assert guard.message()["pid"]
+    other = int(guard.process.stdout.readline())
+    guard.control.send(b"K")
+    wait_for_blocking(lambda: (found := procfs.process(other)) and found.parent == guard.process.pid)
+    said = select.select([guard.control], [], [], 6)[0]  # longer than it tries anything
+    assert said == [], "it says that nobody is left, or has ended itself"
+    assert alive(other)
+    os.kill(other, signal.SIGKILL)
+    assert guard.message() == {"exit": -signal.SIGKILL}
