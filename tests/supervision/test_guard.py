@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,9 @@ class Guarded:
         self.control.settimeout(10)
         argv = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), group, place, str(patience), *command]
         out = subprocess.PIPE
-        drop = (
-            None if without is None else lambda: ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, without)
-        )  # it runs between fork and exec
-        self.process = subprocess.Popen(
-            argv,
-            pass_fds=[theirs.fileno()],
-            stdout=out,
-            start_new_session=True,
-            text=True,
-            preexec_fn=drop,  # noqa: PLW1509
-        )
+        drop = None if without is None else partial(ctypes.CDLL(None).prctl, PR_CAPBSET_DROP, without)
+        more: dict[str, Any] = {"start_new_session": True, "text": True, "preexec_fn": drop}
+        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=out, **more)
         theirs.close()
         self._messages = self.control.makefile("r")
 
