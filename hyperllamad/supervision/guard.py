@@ -221,7 +221,7 @@ def end_everybody(pid: int, group: str, wakeup: int) -> int:
             send(child, signal.SIGCONT if is_tracker(child) else signal.SIGKILL)
         if not reap(codes):
             wait_for_exit(wakeup, left)
-    if mine:
+    if mine or group:  # where somebody may be who came in from outside
         end_at_once(pid, group, codes)
     return codes.get(pid, 0)
 
