@@ -20,6 +20,7 @@ import anyio
 
 from hyperllamad.supervision import cgroups, place, procfs
 from hyperllamad.supervision.cgroups import Delegation
+from hyperllamad.supervision.guard import TIDY, is_tracker
 from hyperllamad.supervision.place import Leader
 from hyperllamad.supervision.procfs import Identity, Process
 
@@ -27,8 +28,6 @@ log = logging.getLogger("hyperllamad.supervision")
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SWEEP_PATIENCE = 10.0  # seconds; what does not die of SIGKILL in that time sits in a driver
-TRACKER = "multiprocessing.resource_tracker"  # on its command line
-TIDY = 5.0  # seconds it has to remove what the others leave
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.5  # seconds between two looks at what was killed
 
 
@@ -84,7 +83,7 @@ async def end(directory: Path, leader: Leader | None, group: str = "") -> int:
     pause, until = SHORTEST_PAUSE, anyio.current_time() + TIDY
     while (alive := _left(directory, session, group, seen)) or not _reaped(seen, session):
         may_tidy = anyio.current_time() < until
-        trackers = {pid for pid in alive if may_tidy and TRACKER in procfs.command_line(pid)}
+        trackers = {pid for pid in alive if may_tidy and is_tracker(pid)}
         if group and not trackers:
             cgroups.kill(Path(group))
         for pid in alive:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hyperllamad.core.errors import LoadFailedError
 from hyperllamad.core.models import Format, Model
 from hyperllamad.store import disk, gguf, safetensors_file
+from hyperllamad.store.survey import Stamp, stamp
 
 _INCOMPLETE = "the model was not downloaded completely: fetch it again"
 
@@ -34,14 +35,13 @@ def _check(model: Model, path: Path) -> None:
     if not os.access(path, os.R_OK):
         raise LoadFailedError(f"{path} may not be read by the daemon", hint="check its owner and mode")
     if model.format is Format.GGUF:
-        status = path.stat()
-        _check_file(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+        _check_file(path, stamp((path,)))
     else:
         _check_directory(path)
 
 
 @functools.lru_cache(maxsize=64)
-def _check_file(path: Path, _: tuple[int, ...]) -> None:
+def _check_file(path: Path, _: Stamp) -> None:
     """Once for each file as it is: a large vocabulary takes a tenth of a second, and every load asks."""
     header = gguf.read(path)
     if header.missing_bytes:

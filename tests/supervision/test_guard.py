@@ -20,6 +20,7 @@ import pytest
 
 from hyperllamad.supervision import procfs
 from hyperllamad.supervision.child import GUARD
+from hyperllamad.supervision.guard import is_tracker
 from tests.supervision.processes import alive, wait_for_blocking
 
 PR_CAPBSET_DROP, CAP_KILL = 24, 5  # linux/prctl.h, linux/capability.h
@@ -94,10 +95,6 @@ def guarded() -> Iterator[Any]:
         assert one.process.stdout is not None
         one.process.stdout.close()
         one.process.wait(10)
-
-
-def is_tracker(pid: int) -> bool:
-    return "multiprocessing.resource_tracker" in procfs.command_line(pid)
 
 
 def python(text: str, *arguments: str) -> list[str]:
