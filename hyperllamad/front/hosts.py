@@ -39,8 +39,10 @@ class HostCheck:
         if scope["type"] != "http":
             return await self._inner(scope, receive, send)
         host = _without_port(header(scope, b"host") or "").lower()
-        address = None if host in _USUAL else _address(host)
-        if host in _USUAL or (address is not None and _is_ours(address)):
+        if host in _USUAL:
+            return await self._inner(scope, receive, send)
+        address = _address(host)
+        if address is not None and _is_ours(address):
             return await self._inner(scope, receive, send)
         if address is None and self._is_local_name(host):
             if scope["method"] == "OPTIONS":  # Ollama answers every such OPTIONS, without looking at the path
