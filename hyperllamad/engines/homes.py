@@ -37,7 +37,7 @@ class Homes:
         self._read: tuple[Home, ...] = ()
         self._stamp = -1
         self._enabled: tuple[Home, ...] = ()
-        self._in_use: tuple[tuple[Home, ...], tuple[Home, ...]] = ((), ())  # of which homes, and those
+        self._in_use: tuple[Home, ...] = ()
 
     def configure(self, tables: Mapping[str, EngineTable]) -> None:
         """Go by another configuration from now on."""
@@ -55,14 +55,8 @@ class Homes:
 
     def in_use(self) -> tuple[Home, ...]:
         """The current home of each enabled engine that has one."""
-        homes, known = self.all(), self._in_use  # once: a home is removed in a thread
-        if homes != known[0]:
-            found = (
-                next((home for home in homes if home.engine == name and self._stated(home)), None)
-                for name in base.NAMES
-            )
-            known = self._in_use = homes, tuple(home for home in found if home is not None)
-        return known[1]
+        self._refresh()
+        return self._in_use
 
     def kinds(self) -> frozenset[tuple[str, str]]:
         """(engine, device) of the homes in use, for decisions about what could run here."""
@@ -170,8 +164,11 @@ class Homes:
             self._stamp = stamp
 
     def _sift(self) -> None:
+        """What follows from what was read and what is configured: worked out once, because every request asks."""
         self._enabled = tuple(home for home in self._read if self._table(home.engine).enabled)
-        self._in_use = ((), ())
+        stated = [home for home in self._enabled if self._stated(home)]
+        first = (next((home for home in stated if home.engine == name), None) for name in base.NAMES)
+        self._in_use = tuple(home for home in first if home is not None)
 
     def _scan(self) -> tuple[Home, ...]:
         recorded = self._recorded()

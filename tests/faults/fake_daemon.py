@@ -28,7 +28,7 @@ if __name__ == "__main__":
     base.load = lambda _name: fake.ENGINE
     events.KEPT = int(os.environ.get(RINGS, events.KEPT))
     logs.MOST_LINES = int(os.environ.get(RINGS, logs.MOST_LINES))
-    Homes.all = _homes  # type: ignore[method-assign]
+    Homes._scan = _homes  # type: ignore[method-assign]
     if RINGS in os.environ:
         for number in range(NAMES):
             sys.intern(f"a name {number}")  # and forgotten again at once

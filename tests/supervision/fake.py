@@ -97,8 +97,10 @@ class FakeHomes(Homes):
         super().__init__(root, {})
         self.homes = homes
 
-    def all(self) -> tuple[Home, ...]:
-        return self.homes
+    def _refresh(self) -> None:
+        if self._read is not self.homes:
+            self._read = self.homes
+            self._sift()
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
