@@ -3,7 +3,7 @@
 Hypercorn speaks HTTP; this file owns the sockets, the connection tasks and their end (hypercorn.asyncio.serve() cannot
 be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Some of Hypercorn's
 inner names are used: TCPServer with five of its methods and its idle_task, WorkerContext, wrap_app; the contract is
-tests/test_listen.py.
+tests/test_listen.py and tests/test_last_call.py.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ MUTANTS = (
         "hyperllamad/supervision/guard.py",
         "signal.SIGCONT if is_tracker(child) else signal.SIGKILL",
         "signal.SIGKILL",
-        "tests/supervision/test_guard.py",
+        "tests/supervision/test_guard_ends.py",
     ),
     Mutant(
         "a driver that is busy is not gone",
