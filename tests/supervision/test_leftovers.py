@@ -6,6 +6,9 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import aiohttp
 import anyio
 import pytest
 
+from hyperllamad.__main__ import SWITCH
 from hyperllamad.core.errors import HyperLlamaError
 from hyperllamad.core.models import Model
 from hyperllamad.supervision import crew, leftovers, procfs
@@ -63,50 +67,110 @@ async def test_lives_that_are_over_are_forgotten(runtime: Path, lives: list[weak
         await wait_for(lambda: not any(life() for life in lives))
 
 
+class Looks:
+    """How often somebody has looked; each look takes as long as `each` says, in seconds."""
+
+    def __init__(self) -> None:
+        self.count, self.each, self.now = 0, 0.0, 1.0
+
+    def look(self) -> None:
+        self.count += 1
+        self.now += self.each
+
+
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One for each time that somebody looks."""
-    made: list[None] = []
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     monkeypatch.setattr(leftovers, "PAUSE", 0.0)
-    monkeypatch.setattr(gc, "collect", lambda: made.append(None))
+    made = Looks()
+    monkeypatch.setattr(gc, "collect", made.look)
+    monkeypatch.setattr(time, "thread_time", lambda: made.now)
     return made
 
 
-async def test_nobody_looks_while_nothing_has_ended(looks: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc, "get_objects", lambda: range(9_000))
+async def test_nobody_looks_while_nothing_has_ended(looks: Looks) -> None:
     found = leftovers.Leftovers()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(found.run)
         await anyio.wait_all_tasks_blocked()
-        assert len(looks) == 0
+        assert looks.count == 0
         for ended in (1, 2):
             found.more()
-            await wait_for(lambda: looks)
+            await wait_for(lambda: looks.count)
             await anyio.wait_all_tasks_blocked()
-            assert len(looks) == ended
+            assert looks.count == ended
         tasks.cancel_scope.cancel()
 
 
-async def test_a_long_look_waits_until_it_is_worth_it(looks: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_long_look_more_must_end_first(looks: Looks) -> None:
     """A crowd of connections is a long pause for all of their streams."""
-    monkeypatch.setattr(gc, "get_objects", lambda: range(3 * leftovers.WORTH - 1))
     found, seen = leftovers.Leftovers(), []
+    looks.each = 2.5 * leftovers.WORTH
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(found.run)
-        for _ in range(7):
+        for _ in range(8):
             found.more()
             await anyio.sleep(0)
             await anyio.wait_all_tasks_blocked()
-            seen.append(len(looks))
+            seen.append(looks.count)
         tasks.cancel_scope.cancel()
-    assert seen == [0, 0, 1, 1, 1, 2, 2]
+    assert seen == [1, 1, 1, 2, 2, 2, 3, 3]
+
+
+@pytest.fixture
+def crowded() -> Iterator[list[int]]:
+    """What was imported is frozen and threads take turns, as in the daemon; and there is something to look at.
+
+    Yields one number for each look at all of it.
+    """
+    looks: list[int] = []
+
+    def looked(phase: str, about: dict[str, int]) -> None:
+        if phase == "stop" and about["generation"] == 2:
+            looks.append(len(looks))
+
+    interval = sys.getswitchinterval()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH)
+    crowd = [[] for _ in range(100_000)]
+    gc.callbacks.append(looked)
+    yield looks
+    gc.callbacks.remove(looked)
+    assert len(crowd) == 100_000
+    sys.setswitchinterval(interval)
+    gc.unfreeze()
+
+
+async def test_a_look_disturbs_no_other_thread(crowded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tuple that is being made is held by its maker alone, or it cannot be finished: SystemError in the maker."""
+    monkeypatch.setattr(leftovers, "PAUSE", 0.0)
+    failed: list[SystemError] = []
+    done = threading.Event()
+
+    def make() -> None:
+        while not done.is_set() and not failed:
+            try:
+                tuple(map(os.stat, (__file__,) * 3))
+            except SystemError as error:
+                failed.append(error)
+
+    found = leftovers.Leftovers()
+    maker = threading.Thread(target=make, daemon=True)
+    maker.start()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(found.run)
+        while len(crowded) < 100 and not failed:
+            found.more()
+            await anyio.sleep(0)
+        tasks.cancel_scope.cancel()
+    done.set()
+    maker.join()
+    assert failed == []
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim")
 async def test_pages_that_the_c_library_keeps_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freed blocks between blocks that stay: no end of a heap falls back by itself."""
     monkeypatch.setattr(leftovers, "PAUSE", 0.0)
-    monkeypatch.setattr(gc, "get_objects", lambda: range(1))
     blocks = [bytes(1000) for _ in range(40_000)]  # too large for Python's own allocator
     stay = blocks[::100]
     del blocks
