@@ -119,7 +119,9 @@ class Ledger:
         reservation.left = reservation.slept_at = None
 
     def measure(self, measured: Measured, now: float) -> None:
-        """Take over what was measured."""
+        """Take over what was measured, unless something newer is known: of two at a time the first may end last."""
+        if self._began is not None and measured.began < self._began:
+            return
         self._began = measured.began
         self._moved = self._moved and measured.began < self._moved_at
         if measured.devices:

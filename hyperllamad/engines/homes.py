@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,16 +34,20 @@ class Homes:
     def __init__(self, root: Path, tables: Mapping[str, EngineTable]) -> None:
         self.root = root
         self._tables = tables
-        # The mutable state: what was read, the directory's age then, and what follows from it.
+        # The mutable state: what was read, how new that is, and what follows from it.  One thread may change something
+        # while another one reads: the mark of the last change is part of how new it is, and one at a time reads.
+        self._reading = threading.Lock()
+        self._change = object()
         self._read: tuple[Home, ...] = ()
-        self._stamp = -1
+        self._stamp: tuple[int, object] | None = None
         self._enabled: tuple[Home, ...] = ()
         self._in_use: tuple[Home, ...] = ()
 
     def configure(self, tables: Mapping[str, EngineTable]) -> None:
         """Go by another configuration from now on."""
-        self._tables = tables
-        self._sift()
+        with self._reading:
+            self._tables = tables
+            self._sift()
 
     def all(self) -> tuple[Home, ...]:
         """Homes of the engines that are enabled, in the order of preference; the one in use first, then the newest."""
@@ -89,26 +94,26 @@ class Homes:
             if self._recorded().get(home.engine) == home.id:
                 self._record({name: id_ for name, id_ in self._recorded().items() if name != home.engine})
             shutil.rmtree(self.root / home.id, ignore_errors=True)
-        self._stamp = -1
+        self._change = object()
 
     def _hide(self, home: Home, vacate: Callable[[], None]) -> None:
         """Without home.json it is gone for everybody, should we be killed before the rest is."""
         file = self.root / home.id / FILE
         written = file.read_bytes() if file.exists() else b""
         file.unlink(missing_ok=True)
-        self._stamp = -1
+        self._change = object()
         try:
             vacate()
         except BaseException:
             if written:
                 write_atomically(file, written)
-                self._stamp = -1
+                self._change = object()
             raise
 
     def finish(self, home: Home) -> None:
         """Turn a filled directory into a home."""
         write_atomically(self.root / home.id / FILE, msgspec.json.format(msgspec.json.encode(home)))
-        self._stamp = -1
+        self._change = object()
 
     def sweep(self) -> tuple[str, ...]:
         """Delete what interrupted installs left behind, in a thread; the names of what went."""
@@ -154,14 +159,19 @@ class Homes:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
+        if self._stamp != self._now():
+            with self._reading:
+                stamp = self._now()
+                self._read = self._scan()
+                self._sift()
+                self._stamp = stamp
+
+    def _now(self) -> tuple[int, object]:
+        """The directory's age and the last change: what is read after this is at least so new."""
         try:
-            stamp = self.root.stat().st_mtime_ns
+            return self.root.stat().st_mtime_ns, self._change
         except OSError:
-            stamp = 0
-        if stamp != self._stamp:
-            self._read = self._scan()
-            self._sift()
-            self._stamp = stamp
+            return 0, self._change
 
     def _sift(self) -> None:
         """What follows from what was read and what is configured: worked out once, because every request asks."""
@@ -196,7 +206,7 @@ class Homes:
     def _record(self, current: Mapping[str, str]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.root / CURRENT, msgspec.json.format(msgspec.json.encode(current)))
-        self._stamp = -1
+        self._change = object()
 
     def _stated(self, home: Home) -> bool:
         """Nothing else is stated."""

@@ -36,6 +36,7 @@ class Accounts:
     def __init__(self, meter: Meter | None, learned: Learned) -> None:
         self._meter = meter
         self._learned = learned
+        self._saving = anyio.Lock()
         self._devices: tuple[Device, ...] = ()
         self._terms: dict[Key, Terms] = {}  # worked out once: every request asks
         self._accounts: dict[Key, _Account] = {}
@@ -95,8 +96,9 @@ class Accounts:
         self._devices = reading.measured.devices or self._devices
         self.sizes = reading.sizes
         self._learn(reading, now, loaded)
-        if self._learned.changed:
-            await anyio.to_thread.run_sync(self._learned.save)
+        async with self._saving:  # or what was known before could be written over what is known now
+            if self._learned.changed:
+                await anyio.to_thread.run_sync(self._learned.save)
         return reading.measured
 
     def _learn(self, reading: Reading, began: float, loaded: Key | None) -> None:

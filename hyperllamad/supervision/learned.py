@@ -75,7 +75,7 @@ class Learned:
     def save(self) -> None:
         """Write the file.  A full disk costs the lessons, nothing else."""
         self.changed = False
-        newest = dict(list(self._lessons.items())[-MOST:])
+        newest = dict(list(self._lessons.copy().items())[-MOST:])  # a copy: more may be learned meanwhile
         try:
             disk.write(self._path, msgspec.json.format(msgspec.json.encode(newest)))
         except OSError as failure:

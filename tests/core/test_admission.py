@@ -102,6 +102,19 @@ def test_who_sizes_itself_by_what_is_free_starts_alone() -> None:
     assert machine.want(C, 30) == "spawn c", "those who are told their size start beside each other"
 
 
+def test_a_measurement_that_ends_late_says_nothing_more() -> None:
+    """Two may be under way at once, and the one that began first end last."""
+    machine = Machine()
+    machine.load(A, 30)
+    late = Measured(machine.now, (Device("gpu", 0, 100, 70),), {A: {"gpu": 30}})
+    machine.now += FRESH / 4
+    machine.held_by_others = 60
+    machine.measure()
+    machine.fleet.measure(late, machine.now)
+    assert machine.want(B, 60) == "refuse"
+    assert machine.errors == ["the model needs 0 MiB, GPU 0 can free 0 MiB"]
+
+
 def test_nobody_is_placed_by_an_old_measurement() -> None:
     machine = Machine()
     machine.load(A, 30)

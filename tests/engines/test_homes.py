@@ -204,6 +204,23 @@ def test_the_disk_is_read_only_when_it_changed(tmp_path: Path, monkeypatch: pyte
     assert reads == 2
 
 
+def test_what_changes_while_the_disk_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread removes a home that was just read: nobody may be started there."""
+    homes = Homes(tmp_path, {})
+    home = make(homes, samples.home("vllm"))
+    scan = homes._scan
+
+    def meanwhile() -> tuple[Home, ...]:
+        found = scan()
+        if found:
+            homes._hide(home, lambda: None)
+        return found
+
+    monkeypatch.setattr(homes, "_scan", meanwhile)
+    homes.all()
+    assert (homes.all(), homes.current("vllm")) == ((), None)
+
+
 def test_what_current_says_may_be_lost(tmp_path: Path) -> None:
     homes = Homes(tmp_path, {})
     home = make(homes, samples.home("vllm"))

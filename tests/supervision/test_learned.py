@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import cast
 
+import anyio
 import pytest
 
 from hyperllamad.core.instance import State
+from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import Key, Need, Placement, Share, Terms
+from hyperllamad.store import disk
 from hyperllamad.supervision.accounts import Accounts
 from hyperllamad.supervision.learned import Learned
+from hyperllamad.supervision.meter import Meter, Reading
+from tests.supervision.processes import wait_for
 
 KEY, KIND = Key("a" * 12, "f" * 12), "NVIDIA L4"
 TERMS = Terms(Need(weights=1000, kv_cache=200, overhead=300))
@@ -91,3 +98,38 @@ def test_how_soon_an_adopted_engine_is_ready_is_not_learned(tmp_path: Path) -> N
     for at, state in ((10.0, State.BACKOFF), (11.0, State.STARTING), (41.0, State.READY)):
         accounts.changed(KEY, state, placement("gpu"), at)
     assert learned.about(KEY, "").load_seconds == 30.0, "the next start is a load"
+
+
+class Instant:
+    """A meter that finds nothing, at once."""
+
+    async def read(self, held: object, now: float) -> Reading:
+        return Reading(Measured(now), {})
+
+
+async def test_what_was_known_before_is_not_written_over_what_is_known_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two measurements at once both save what was learned, and the disk takes its time with the first."""
+    learned, write = Learned(tmp_path / "l.json"), disk.write
+    accounts = Accounts(cast("Meter", Instant()), learned)
+    writes: list[bytes] = []
+    go = threading.Event()
+
+    def slow(path: Path, content: bytes) -> None:
+        writes.append(content)
+        if len(writes) == 1:
+            assert go.wait(30)
+        write(path, content)
+
+    monkeypatch.setattr(disk, "write", slow)
+    async with anyio.create_task_group() as tasks:
+        learned.seconds(KEY, KIND, load=1.0)
+        tasks.start_soon(accounts.read, {}, 1.0)
+        await wait_for(lambda: writes)
+        learned.seconds(KEY, KIND, load=2.0)
+        tasks.start_soon(accounts.read, {}, 2.0)
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert len(writes) == 2
+    assert Learned(tmp_path / "l.json").about(KEY, KIND).load_seconds == 2.0
