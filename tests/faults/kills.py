@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from hyperllamad.supervision import procfs
@@ -138,8 +139,8 @@ def kill_daemon(times: int) -> Row:
                 family = [pid for pid in running.leftovers() if pid]
                 began = time.monotonic()
                 running.kill()
-                with contextlib.suppress(AssertionError):
-                    eventually(lambda: not running.leftovers(), within=10, what="nobody left")
+                with contextlib.suppress(AssertionError):  # one that is about to end works nowhere any more
+                    eventually(partial(_nobody, running, family), within=10, what="nobody left")
                 left += len(alive(family))
                 for load in loads:
                     load.over.set()
@@ -147,6 +148,10 @@ def kill_daemon(times: int) -> Row:
             assert "".join(chat(running, "a", 5)) == answer_of(5)
             slow.append(time.monotonic() - began)
     return Row("SIGKILL of the daemon", f"{times}", left == 0, f"{left} left; next answer after {spread(slow)}")
+
+
+def _nobody(running: Daemon, family: list[int]) -> bool:
+    return not running.leftovers() and not alive(family)
 
 
 def stop_engines(victim: str, rounds: int, *, at_once: int = 10) -> Row:
