@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -24,6 +26,7 @@ from prometheus_client.registry import Collector
 # sd-daemon(3): a line that starts with <n> is stored with that priority.
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _SECRET = frozenset({"authorization", "api_key", "password", "secret", "token", "body", "prompt"})
+_SPECIAL = re.compile(r'[ "=\\]')  # in a value that is quoted
 
 
 def fields(**values: object) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
     text = str(value)
-    plain = text.isprintable() and not any(c in text for c in ' "=\\')
+    plain = text.isprintable() and not _SPECIAL.search(text)
     return text if text and plain else json.dumps(text, ensure_ascii=False)
 
 
@@ -76,6 +79,9 @@ def start_logging(*, debug: bool, stream: TextIO | None = None) -> None:
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.WARNING)  # other people's libraries speak up only when something is wrong
     logging.getLogger("hyperllamad").setLevel(logging.DEBUG if debug else logging.INFO)
+    # No line says which code wrote it, nor in which thread, so nobody needs to find out ("Optimization" in the HOWTO).
+    logging._srcfile = None  # noqa: SLF001
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
@@ -105,38 +111,39 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "hyperllama_requests", "Requests answered.", ("route", "status"), registry=self.registry
-        )
-        self._tokens = Counter("hyperllama_tokens", "Tokens processed.", ("model", "kind"), registry=self.registry)
-        self._first_token = Histogram(
+        requests = Counter("hyperllama_requests", "Requests answered.", ("route", "status"), registry=self.registry)
+        tokens = Counter("hyperllama_tokens", "Tokens processed.", ("model", "kind"), registry=self.registry)
+        first_token = Histogram(
             "hyperllama_time_to_first_token_seconds",
             "From the arrival of a request to the first token, loading included.",
             ("model",),
             buckets=_FIRST_TOKEN,
             registry=self.registry,
         )
-        self._duration = Histogram(
+        duration = Histogram(
             "hyperllama_request_duration_seconds",
             "From the arrival of a request to the end of its answer.",
             ("route",),
             buckets=_DURATION,
             registry=self.registry,
         )
+        # By labels, each found once: a metric keeps its children for ever, but takes its time to find them.
+        self._requests, self._tokens = cache(requests.labels), cache(tokens.labels)
+        self._first_token, self._duration = cache(first_token.labels), cache(duration.labels)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request ended; `route` is a rule of the API, never a path as sent (that would be without bound)."""
-        self._requests.labels(route, str(status)).inc()
-        self._duration.labels(route).observe(seconds)
+        self._requests(route, str(status)).inc()
+        self._duration(route).observe(seconds)
 
     def tokens(self, model: str, *, prompt: int, completion: int) -> None:
         """Tokens of one answer, by the model's short name."""
-        self._tokens.labels(model, "prompt").inc(prompt)
-        self._tokens.labels(model, "completion").inc(completion)
+        self._tokens(model, "prompt").inc(prompt)
+        self._tokens(model, "completion").inc(completion)
 
     def first_token(self, model: str, seconds: float) -> None:
         """An answer's first token left the engine `seconds` after its request came."""
-        self._first_token.labels(model).observe(seconds)
+        self._first_token(model).observe(seconds)
 
     def watch(self, rows: Callable[[], Sequence[InstanceRow]]) -> None:
         """Report the instances too; `rows` is called at each scrape."""
