@@ -137,6 +137,27 @@ MUTANTS = (
         "tests/supervision/test_leftovers.py",
     ),
     Mutant(
+        "a look at what lives leave disturbs no other thread",
+        "hyperllamad/supervision/leftovers.py",
+        "self._took <= self._ended * WORTH",
+        "len(gc.get_objects()) <= self._ended * 20_000",
+        "tests/supervision/test_leftovers.py",
+    ),
+    Mutant(
+        "an older measurement replaces no newer one",
+        "hyperllamad/core/ledger.py",
+        "measured.began < self._began",
+        "not self._began",
+        "tests/core/test_admission.py",
+    ),
+    Mutant(
+        "a home that goes while homes are read is not believed",
+        "hyperllamad/engines/homes.py",
+        "return self.root.stat().st_mtime_ns, self._change",
+        "return self.root.stat().st_mtime_ns, None",
+        "tests/engines/test_homes.py",
+    ),
+    Mutant(
         "the guard of a prepared process is counted with it",
         "hyperllamad/supervision/rows.py",
         "[guard, *procfs.descendants(guard, everybody)]",
