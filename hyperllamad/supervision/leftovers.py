@@ -19,7 +19,7 @@ import time
 import anyio
 
 PAUSE = 0.1  # seconds from an end to the look: those that end together are found together
-WORTH = 0.005  # seconds that a look may take for each life that has ended
+WORTH = 0.01  # seconds that a look may take for each life that has ended
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
@@ -27,7 +27,7 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 class Leftovers:
     """run() once; more() whenever a life is over.  Nobody is woken while there is nothing to find.
 
-    A look is at everything that was made since the start, and all streams stand still meanwhile: 3 ms when there is
+    A look is at everything that was made since the start, and all streams stand still meanwhile: 4 ms when there is
     little, 50 ms with a thousand connections.  After a long one it waits until more lives have ended.
 
     How much there is to look at is not counted with gc.get_objects(): its list holds, for a moment, what another

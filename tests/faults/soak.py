@@ -48,7 +48,7 @@ def run(seconds: float, *, seed: int = 1) -> Row:
         eventually(lambda: "".join(chat(running, "good", 5)) == answer_of(5), within=120, what="an answer at the end")
     descriptors, memory = (slope([(at, each[n]) for each in samples for at in [each[0]]]) for n in (1, 2))
     flat = all(low <= 0 <= high for _, low, high in (descriptors, memory))
-    told = f"memory {_hour(memory, 2**20)} MiB an hour, descriptors {_hour(descriptors, 1)} an hour (95 %); "
+    told = f"memory {_hour(memory, 2**10)} KiB an hour, descriptors {_hour(descriptors, 1)} an hour (95 %); "
     told += f"{whole} whole answers, {wrong} wrong"
     count = f"{seconds / 60:.0f} min, {len(samples)} faults, after {len(before)} in as long"
     return Row("soak with random faults", count, flat and not wrong, told)
