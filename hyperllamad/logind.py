@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -45,6 +46,8 @@ class Logind:
         self._manager = jeepney.DBusAddress(PATH, bus_name=NAME, interface=MANAGER)
         self._heard: list[bool] = []
         self._lock: int | None = None  # a descriptor: closing it lets the machine sleep
+        self._keeping = threading.Lock()
+        self._over = False
 
     # -- the lock --------------------------------------------------------------------------------------------------
 
@@ -65,14 +68,27 @@ class Logind:
         """Make it wait from now on; raises NoLogindError when that is refused."""
         self.let_go()
         call = self._jeepney.new_method_call(self._manager, "Inhibit", "ssss", ("sleep", WHO, WHY, "delay"))
-        (descriptor,) = await self._ask(call)
-        self._lock = descriptor.to_raw_fd()
+        await self._work(lambda: self._keep(*self._answer(call)))
 
     def let_go(self) -> None:
         """It need not wait for us any more."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+    def end(self) -> None:
+        """The same for ever: a lock whose answer is still on its way is given back when it comes."""
+        with self._keeping:
+            self._over = True
+        self.let_go()
+
+    def _keep(self, descriptor: Any) -> None:
+        """In the thread that hears of it: whoever asked may have been cancelled in the meantime."""
+        with self._keeping:
+            if self._over:
+                descriptor.close()
+            else:
+                self._lock = descriptor.to_raw_fd()
 
     # -- the signal ------------------------------------------------------------------------------------------------
 
@@ -143,7 +159,7 @@ async def connected(address: str = "SYSTEM") -> AsyncIterator[Logind]:
         await logind.subscribe()
         yield logind
     finally:
-        logind.let_go()
+        logind.end()
         with suppress(OSError):
             bus.sock.shutdown(socket.SHUT_RDWR)  # a thread that waits for an answer hears of it
         bus.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -37,6 +38,28 @@ async def test_a_lock_is_taken_and_given_back(bus: str) -> None:
             await wait_for(lambda: manager.held() == 0)
             await found.hold()
         await wait_for(lambda: manager.held() == 0)  # nor is one left behind
+
+
+async def test_a_lock_that_is_given_when_nobody_waits_any_more_is_given_back(bus: str) -> None:
+    """Who asked is cancelled after the answer has come and before it is told of."""
+    with stand_in_logind.logind(bus) as manager:
+        come, go = threading.Event(), threading.Event()
+        async with anyio.create_task_group() as tasks, logind.connected(bus) as found:
+            answer = found._answer
+
+            def late(call: Any) -> tuple[Any, ...]:
+                body = answer(call)
+                come.set()
+                assert go.wait(30)
+                return body
+
+            found._answer = late  # type: ignore[method-assign]
+            tasks.start_soon(found.hold)
+            await wait_for(come.is_set)
+            tasks.cancel_scope.cancel()
+        assert manager.held() == 1
+        go.set()
+        await wait_for(lambda: manager.held() == 0)
 
 
 async def test_sleep_and_waking_are_heard_in_order(bus: str) -> None:
