@@ -2,8 +2,9 @@
 
 Hypercorn speaks HTTP; this file owns the sockets, the connection tasks and their end (hypercorn.asyncio.serve() cannot
 be bounded on Python 3.12 and later: pgjones/hypercorn#308).  It must not know what the app does.  Some of Hypercorn's
-inner names are used: TCPServer with five of its methods and its idle_task, WorkerContext, wrap_app; the contract is
-tests/test_listen.py and tests/test_last_call.py.
+inner names are used: TCPServer with five of its methods and its idle_task, WorkerContext, wrap_app, and what lies below
+a TCPServer where a head is taken back; the contract is tests/test_listen.py, tests/test_last_call.py and
+tests/test_held_heads.py.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import h11
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.utils import wrap_app
 
 from hyperllamad.connections import UNBOUNDED, Bounds, Connections
@@ -77,19 +80,63 @@ def _groups(sock: socket.socket, uid: int, gid: int) -> Sequence[int]:
 class Wire:
     """Writes body chunks of an HTTP/1.1 response past Hypercorn's layers, which cost more than the rest of a token.
 
-    Only sound between the first body chunk of a chunked response (sent the ordinary way, so that the head is out) and
-    its end (sent the ordinary way too): h11's chunked framing keeps no state between chunks, so it cannot tell.
+    Only sound between the head of a chunked response and its end, which are sent the ordinary way: h11's chunked
+    framing keeps no state between chunks, so it cannot tell.
     """
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_again", "_held", "_holding", "_writer")
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, again: Callable[[], None]) -> None:
+        """`again` has the server forget the head that it made last."""
         self._writer = writer
+        self._again: Callable[[], None] | None = again
+        self._holding = False
+        self._held = b""
+
+    @property
+    def holds(self) -> bool:
+        """A head is made that nobody has seen."""
+        return bool(self._held)
+
+    async def hold(self, sending: Awaitable[None]) -> None:
+        """Have `sending`, which sends a head, write nothing: the head leaves with whatever is written next."""
+        self._holding = True
+        try:
+            await sending
+        finally:
+            self._holding = False
+
+    def take_back(self) -> None:
+        """Another head takes the place of the held one.
+
+        Raises ConnectionError when the peer is gone, and RuntimeError when the head may have been read.
+        """
+        if self._again is None:
+            raise ConnectionResetError
+        if not self._held:
+            raise RuntimeError("the head of this response is not held: it may have been read already")
+        self._held = b""
+        self._again()
+
+    def passing(self, data: bytes) -> bytes:
+        """What is to be written when Hypercorn writes `data`: all that is due, or nothing yet."""
+        if self._holding:
+            self._held += data
+            return b""
+        held, self._held = self._held, b""
+        return held + data if held else data
+
+    def let_go(self) -> None:
+        """The connection is over."""
+        self._held, self._again = b"", None
 
     async def write(self, data: bytes) -> None:
         """Send `data` as one chunk; waits while the peer is slow, raises OSError when it is gone."""
         writer = self._writer
-        writer.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        size = b"%x\r\n" % len(data)
+        if self._held:
+            size, self._held = self._held + size, b""
+        writer.writelines((size, data, b"\r\n"))
         try:
             await writer.drain()
         except TimeoutError as failure:  # ETIMEDOUT; nobody above shall take it for a timeout of his own
@@ -112,6 +159,7 @@ class _Server(TCPServer):
     """
 
     head_timeout = 10.0  # seconds
+    wire: Wire
     _between = True  # two requests, or before the first
     _over = False  # nothing more will be read
     _late: asyncio.TimerHandle | None = None  # runs from the first byte of a request until its headers are complete
@@ -138,6 +186,10 @@ class _Server(TCPServer):
                 return  # nobody asks again
         elif isinstance(event, Closed):
             self._head_is_here()
+        elif isinstance(event, RawData):
+            if not (due := self.wire.passing(event.data)):
+                return
+            event = RawData(due)
         try:
             await super().protocol_send(event)
         except TimeoutError:  # the kernel gave up on a client that took nothing; Hypercorn expects a ConnectionError
@@ -163,17 +215,41 @@ class _Server(TCPServer):
         with contextlib.suppress(OSError):  # the connection ended in a way Hypercorn does not know, as ETIMEDOUT
             await super()._close()
 
+    def answer_again(self) -> None:
+        """h11 and Hypercorn forget the head that they made, and are where they were when the request had come.
+
+        h11 cannot go back, so a new one is told of a request that ends as the client's did, and what came behind it.
+        Raises ConnectionError when the client has just gone.
+        """
+        inner: Any = self.protocol.protocol
+        spent, stream = inner.connection, inner.stream
+        if stream is None:
+            raise ConnectionResetError
+        came, ended = spent.trailing_data
+        fresh = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
+        fresh.receive_data(_ASKED % (_CLOSE if spent.their_state is h11.MUST_CLOSE else b"") + came)
+        while type(fresh.next_event()) is not h11.EndOfMessage:
+            pass
+        if ended:
+            fresh.receive_data(b"")
+        inner.connection, stream.state = fresh, ASGIHTTPState.REQUEST
+
     def let_go(self) -> None:
-        """The connection is over: it and its protocol hold each other, and 7 KiB, no longer.
+        """The connection is over: it, its protocol and its wire hold each other, and 7 KiB, no longer.
 
         Somebody who is still about to close it, because it was idle, finds a protocol that does nothing.
         """
         self.protocol = _ENDED
+        self.wire.let_go()
 
     def _head_is_here(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+_ASKED = b"POST / HTTP/1.1\r\nHost: x\r\n%s\r\n"
+_CLOSE = b"Connection: close\r\n"
 
 
 class _Ended:
@@ -218,10 +294,11 @@ async def serve(
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
-        state = {"peer": Peer.of(sock), "wire": Wire(writer)}
+        state: dict[str, Any] = {"peer": Peer.of(sock)}
         if sock.family != socket.AF_UNIX:
             connections.tune(sock)
         server = _Server(wrapped, loop, config, context, state, reader, writer)
+        server.wire = state["wire"] = Wire(writer, server.answer_again)
         server.head_timeout = bounds.head
         server.idle_task = Pause(pauses)  # type: ignore[assignment]  # Hypercorn asks it for restart() and stop() only
         try:

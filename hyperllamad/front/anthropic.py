@@ -16,6 +16,7 @@ from hyperllamad.front import (
     event_stream,
     finding,
     gojson,
+    heads,
     relay,
     rendering,
     replies,
@@ -48,6 +49,8 @@ class AnthropicRoutes:
         asked, chat = await compat_body.receive(MESSAGES, _with_chat)
 
         async def answer(upstream: Upstream, body: Body) -> Response:
+            if asked.stream:
+                heads.expect(replies.EVENTS, event_stream.NOT_KEPT)
             found = await answers.ask(upstream, Kind.CHAT, [body])
             return await event_stream.one(found, MessageReply(asked.model, _estimate(chat)), streamed=asked.stream)
 

@@ -14,7 +14,7 @@ from quart.wrappers.response import DataBody
 from werkzeug.exceptions import HTTPException
 
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.front import auto_pull, replies, upload
+from hyperllamad.front import auto_pull, heads, replies
 from hyperllamad.front.anthropic import AnthropicRoutes
 from hyperllamad.front.asgi import App
 from hyperllamad.front.cors import Cors, Origins
@@ -71,7 +71,7 @@ def quart_app(services: Services) -> Quart:
     """Only the routes, for tests that need Quart itself."""
     app = LeanQuart("hyperllamad", static_folder=None)
     Routes.install(app)
-    app.asgi_http_class = upload.Connection
+    app.asgi_http_class = heads.Connection
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.config["BODY_TIMEOUT"] = None  # see body.received
     app.config["RESPONSE_TIMEOUT"] = None  # an answer may stream for hours

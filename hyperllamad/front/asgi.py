@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -27,3 +29,16 @@ async def answer_empty(send: Send, status: int, headers: Headers = ()) -> None:
     length = [] if status == 204 else [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@contextmanager
+def hanging_up() -> Iterator[None]:
+    """A client that has gone ends the request, which is what the server is about to tell Quart.
+
+    Ending the body instead would make Hypercorn believe that the connection can be used again, and keep it for as long
+    as one may idle.
+    """
+    try:
+        yield
+    except OSError as gone:
+        raise asyncio.CancelledError from gone

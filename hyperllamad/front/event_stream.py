@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from quart import Response
@@ -17,6 +18,8 @@ from hyperllamad.front.answers import Answers, Gathered, Tokens
 from hyperllamad.front.engine_wire import Chunk
 from hyperllamad.front.request_scope import Record, record
 from hyperllamad.front.stream_body import StreamBody, broken_off
+
+NOT_KEPT = MappingProxyType({"Cache-Control": "no-cache"})  # what `one` says beside the type
 
 
 class Telling(Protocol):
@@ -44,7 +47,7 @@ async def one(answers: Answers, telling: TellingOne, *, streamed: bool) -> Respo
     """The only answer, as events or whole; raises HyperLlamaError as long as nothing was sent."""
     if streamed:
         response = await stream(answers, telling)
-        response.headers["Cache-Control"] = "no-cache"
+        response.headers.update(NOT_KEPT)
         return response
     (gathered,), tokens = await gather(answers, 1)
     body = telling.whole(gathered, answers.finish_reason(0), tokens)
@@ -54,8 +57,9 @@ async def one(answers: Answers, telling: TellingOne, *, streamed: bool) -> Respo
 async def stream(answers: Answers, telling: Telling) -> Response:
     """A response of events; raises HyperLlamaError as long as nothing was sent."""
     told = _Told(answers, telling)
-    first = telling.begin() + await told.block()
-    return Response(StreamBody(first, told.block_or_error, told.failed), content_type="text/event-stream")
+    body = StreamBody(telling.begin() + await told.block(), told.block_or_error, told.failed)
+    await body.begin()
+    return Response(body, content_type=replies.EVENTS)
 
 
 async def gather(answers: Answers, count: int) -> tuple[list[Gathered], Tokens]:

@@ -26,9 +26,10 @@ _REASONS = {"length": "length"}
 async def stream(engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:
     """A response of lines.  Raises HyperLlamaError as long as nothing was sent: that is still a proper HTTP error."""
     answer = _Answer(engine, lines, granted, context_of)
-    first = await answer.block()
+    body = StreamBody(await answer.block(), answer.block_or_error, answer.failed)
+    await body.begin()
     # RESPONSE_TIMEOUT is off for the whole app: a stream ends when it ends.
-    return Response(StreamBody(first, answer.block_or_error, answer.failed), content_type="application/x-ndjson")
+    return Response(body, content_type=replies.NDJSON)
 
 
 async def whole(engine: Stream, lines: Lines, granted: int, context_of: ContextOf | None) -> Response:

@@ -42,7 +42,7 @@ async def answer(steps: AsyncIterator[Step], *, stream: bool) -> Response:
     record().streaming = True
     telling = _Telling(steps)
     if stream:
-        return Response(StreamBody(await telling.line(), telling.line_or_error), content_type="application/x-ndjson")
+        return Response(StreamBody(await telling.line(), telling.line_or_error), content_type=replies.NDJSON)
     while await telling.line():
         pass
     return replies.json(SUCCESS, content_type=replies.BARE_JSON)

@@ -12,7 +12,7 @@ from quart import Response
 
 from hyperllamad.core.errors import UnsupportedError
 from hyperllamad.core.models import Kind, Model
-from hyperllamad.front import continuation, fitting, ollama_answer, ollama_bodies, rendering, replies
+from hyperllamad.front import continuation, fitting, heads, ollama_answer, ollama_bodies, rendering, replies
 from hyperllamad.front.continuation import Stream
 from hyperllamad.front.ollama_answer import ContextOf
 from hyperllamad.front.ollama_lines import Lines
@@ -53,6 +53,8 @@ class Turn(ABC, Generic[Asked]):
         async def begin(body: Body) -> Stream:
             return await continuation.ask(self.upstream, kind, body, stack)
 
+        if self.asked.stream:
+            heads.expect(replies.NDJSON)
         engine = await fitting.ask(self.upstream, body, begin, drop=self.asked.truncate)
         answer = ollama_answer.stream if self.asked.stream else ollama_answer.whole
         return await answer(engine, self.lines, self.granted, context_of)

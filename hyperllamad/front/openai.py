@@ -14,6 +14,7 @@ from hyperllamad.front import (
     compat_body,
     event_stream,
     finding,
+    heads,
     openai_chats,
     openai_errors,
     relay,
@@ -76,7 +77,7 @@ class OpenAIRoutes:
         await relay.lease(self._services, self._generating(asked), asked.keep_alive)
         reply = _reply(asked)
         if asked.stream:
-            return Response(reply.loaded_stream(), content_type="text/event-stream")
+            return Response(reply.loaded_stream(), content_type=replies.EVENTS)
         return replies.json(reply.loaded(), content_type=replies.BARE_JSON)
 
     async def _fill_in(self, asked: CompletionRequest, chat: Chat) -> Response:
@@ -114,6 +115,8 @@ def _reply(asked: CompletionRequest) -> CompletionReply:
 
 
 async def _answer(upstream: Upstream, kind: Kind, bodies: list[Body], reply: Reply, *, stream: bool) -> Response:
+    if stream:
+        heads.expect(replies.EVENTS)
     found = await answers.ask(upstream, kind, bodies)
     if stream:
         return await event_stream.stream(found, reply)

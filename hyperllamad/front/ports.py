@@ -7,7 +7,7 @@ store (Catalog, and Library, which is small enough to be itself in tests).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,8 @@ from hyperllamad.engines.base import Engine
 from hyperllamad.keys import KeyRing
 from hyperllamad.store.library import Library
 from hyperllamad.telemetry import Metrics
+
+Meanwhile = Callable[[], Awaitable[None]]
 
 
 class Died(Protocol):
@@ -79,8 +81,11 @@ class Upstream(Protocol):
     def cut_on_purpose(self) -> bool:
         """Its streams were ended because somebody wanted that."""
 
-    async def post(self, path: str, payload: bytes) -> Answer:
-        """Ask for `path` with a body of JSON; raises aiohttp.ClientError or OSError where no answer comes."""
+    async def post(self, path: str, payload: bytes, meanwhile: Meanwhile | None = None) -> Answer:
+        """Ask for `path` with a body of JSON, and do what can be done until the answer comes.
+
+        Raises aiohttp.ClientError or OSError where none comes, and what `meanwhile` raises.
+        """
 
     def begin(self, size: int) -> Work:
         """A request of that many bytes is sent."""
@@ -159,6 +164,19 @@ class Catalog(Protocol):
 
 class Wire(Protocol):
     """Writes chunks of a response body past the web framework; see listen.Wire for when that is sound."""
+
+    @property
+    def holds(self) -> bool:
+        """A head is made that nobody has seen."""
+
+    async def hold(self, sending: Awaitable[None]) -> None:
+        """Have `sending`, which sends a head, write nothing: it leaves with what is written next."""
+
+    def take_back(self) -> None:
+        """Another head takes the place of the held one.
+
+        Raises OSError when the client has gone, and RuntimeError when the head may have been read.
+        """
 
     @property
     def pending(self) -> int:

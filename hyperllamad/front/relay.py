@@ -19,7 +19,7 @@ import msgspec
 from hyperllamad.core.errors import CutShortError, EngineDiedError, EngineRefusedError, HyperLlamaError
 from hyperllamad.core.models import Kind, Model
 from hyperllamad.front import engine_wire, request_scope, thinking
-from hyperllamad.front.ports import Answer, Content, Services, Upstream, Work
+from hyperllamad.front.ports import Answer, Content, Meanwhile, Services, Upstream, Work
 from hyperllamad.front.resumable import Seen
 from hyperllamad.front.sse import EventLines, EventTooLongError
 from hyperllamad.front.stops import StopFilter
@@ -106,17 +106,19 @@ async def ask(
     `seen` takes notes of it; `filters` are those of the answer that this one continues.
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
-    thinks, asked_for = thinking.wanted(body), body
+    meanwhile, asked_for = None, body
     body = _body(upstream, kind, body)
-    asked = time.perf_counter_ns()
-    response, work = await _begin(upstream, kind.value, body, held)
     if filters is None:
-        _say_ignored(upstream, asked_for)
         filters = []
         if not upstream.engine.trims_stops and (stops := body.get("stop")):
             filters.append(StopFilter(stops))
-        if thinks:
+        if thinking.wanted(asked_for):
             filters.append(ThoughtFilter())
+        told = request_scope.record()
+        _say_ignored(upstream, asked_for, told)
+        meanwhile, told.meanwhile = told.meanwhile, None
+    asked = time.perf_counter_ns()
+    response, work = await _begin(upstream, kind.value, body, held, meanwhile)
     return EngineStream(upstream, response.content, asked, work, filters=filters, seen=seen)
 
 
@@ -141,27 +143,29 @@ def _body(upstream: Upstream, kind: Kind, body: dict[str, Any]) -> dict[str, Any
     return upstream.engine.body(kind, body, upstream.model, upstream.settings) | {"model": upstream.name}
 
 
-def _say_ignored(upstream: Upstream, body: dict[str, Any]) -> None:
+def _say_ignored(upstream: Upstream, body: dict[str, Any], told: request_scope.Record) -> None:
     if lost := [name for name, neutral in upstream.engine.ignores.items() if body.get(name, neutral) != neutral]:
-        request_scope.record().headers[IGNORED] = ", ".join(lost)
+        told.headers[IGNORED] = ", ".join(lost)
 
 
-async def _begin(upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack) -> tuple[Answer, Work]:
+async def _begin(
+    upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack, meanwhile: Meanwhile | None = None
+) -> tuple[Answer, Work]:
     payload = msgspec.json.encode(body)
     work = upstream.begin(len(payload))
     held.callback(work.end)
     work.waiting = True
-    response = await _post(upstream, path, payload)
+    response = await _post(upstream, path, payload, meanwhile)
     held.callback(response.close)
     if response.status != 200:
         raise await _refusal(upstream, response)
     return response, work
 
 
-async def _post(upstream: Upstream, path: str, payload: bytes) -> Answer:
+async def _post(upstream: Upstream, path: str, payload: bytes, meanwhile: Meanwhile | None) -> Answer:
     """An answer may take as long as it likes: whether its engine makes progress is supervision's to see."""
     try:
-        return await upstream.post(path, payload)
+        return await upstream.post(path, payload, meanwhile)
     except _LOST as lost:
         raise await _failure(upstream, f"the connection to it was lost: {lost}") from lost
 

@@ -10,6 +10,7 @@ from hyperllamad.front import gojson
 JSON = "application/json; charset=utf-8"
 # Ollama names no charset on OpenAI's and Anthropic's routes, and where a stream ended before it began.
 BARE_JSON = "application/json"
+NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"  # streams
 OUR_FAULT = "internal error: the log of hyperllamad has the details"
 
 

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from hyperllamad.front.asgi import App, Message, Receive, Scope, Send
-from hyperllamad.front.ports import Upstream
+from hyperllamad.front.ports import Meanwhile, Upstream
 from hyperllamad.telemetry import Metrics, fields
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Record:
     error: str = ""
     streaming: bool = False  # a stream was about to begin; Ollama gives errors from there on another content type
     another: Callable[[], Awaitable[Upstream]] | None = None  # engine like the one it has, should that one die
+    meanwhile: Meanwhile | None = None  # to be done once, while the engine that was asked has not answered yet
     wanted: Callable[[], bool] | None = None  # somebody else waits for the engine it has
     unread: float = 0.0  # seconds its client may take nothing of the answer while that is so; 0 = any number
     inference: bool = False  # worth a line in the log
@@ -101,7 +102,9 @@ class RequestScope:
         finally:
             self._tell(scope, told)
             _current.reset(before)
-            told.another = told.wanted = None  # which hold this record: it would stay until Python looks for circles
+            told.another = told.wanted = told.meanwhile = (
+                None  # which hold this record: it would stay until Python looks for circles
+            )
 
     def _tell(self, scope: Scope, told: Record) -> None:
         seconds = (time.perf_counter_ns() - told.arrived) / 1e9

@@ -15,6 +15,7 @@ from hyperllamad.front import (
     compat_body,
     event_stream,
     finding,
+    heads,
     openai_errors,
     relay,
     replies,
@@ -48,6 +49,8 @@ class ResponsesRoutes:
             return await self._load(asked, chat)
 
         async def answer(upstream: Upstream, body: dict[str, Any]) -> Response:
+            if asked.stream:
+                heads.expect(replies.EVENTS, event_stream.NOT_KEPT)
             found = await answers.ask(upstream, Kind.CHAT, [body])
             return await event_stream.one(found, ResponsesReply(asked), streamed=asked.stream)
 
@@ -61,9 +64,7 @@ class ResponsesRoutes:
         await relay.lease(self._services, model, asked.keep_alive)
         reply = ResponsesReply(asked)
         if asked.stream:
-            return Response(
-                reply.begin() + reply.finish(0, "stop") + reply.end(Tokens()), content_type="text/event-stream"
-            )
+            return Response(reply.begin() + reply.finish(0, "stop") + reply.end(Tokens()), content_type=replies.EVENTS)
         return replies.json(reply.whole(Gathered(), "stop", Tokens()), content_type=replies.BARE_JSON)
 
 

@@ -5,7 +5,6 @@ Knows neither engines nor dialects.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +13,8 @@ import anyio
 from quart import request
 
 from hyperllamad.core.errors import HyperLlamaError
-from hyperllamad.front import replies, request_scope
+from hyperllamad.front import heads, replies, request_scope
+from hyperllamad.front.asgi import hanging_up
 from hyperllamad.front.ports import Wire
 from hyperllamad.front.request_scope import Record
 from hyperllamad.telemetry import fields
@@ -55,9 +55,10 @@ class StreamBody:
 
     The first block is yielded: it takes the head of the response out with it.  After that, where the server offers a
     `wire` (HTTP/1.1 through our own listener), blocks go straight to it and nothing more is yielded, because the way
-    through Quart, Hypercorn and h11 costs more CPU than everything else that happens to a token.  The end of the body
-    goes the ordinary way again.  Either way the next block is only asked for when this one is written, so that a slow
-    client holds back its own engine stream and nobody else's.
+    through Quart, Hypercorn and h11 costs more CPU than everything else that happens to a token; where the head is made
+    already, begin() gives it the first one as well.  The end of the body goes the ordinary way again.  Either way the
+    next block is only asked for when this one is written, so that a slow client holds back its own engine stream and
+    nobody else's.
 
     An iterator and not a generator: there is nothing to close, whatever moment it is left at.
     """
@@ -75,6 +76,14 @@ class StreamBody:
         self._told, self._held = request_scope.record(), request_scope.held()
         self._wire: Wire | None = request.scope["state"].get("wire")
 
+    async def begin(self) -> None:
+        """Write the first block at once, if its head is made and waits for it."""
+        head = heads.current()
+        if self._wire is not None and self._first and head is not None and head.ready:
+            first, self._first = self._first, b""
+            with hanging_up():
+                await self._wire.write(first)
+
     def __aiter__(self) -> StreamBody:
         return self
 
@@ -90,16 +99,12 @@ class StreamBody:
 
     async def _write_through(self, wire: Wire) -> None:
         more, write = self._more, wire.write
-        try:
+        with hanging_up():
             while block := await more():
                 if not wire.pending and len(block) <= _LARGE:
                     await write(block)
                 elif not await self._write_slowly(wire, block):
                     return
-        except OSError as gone:
-            # What the server is about to tell Quart.  Ending the body instead would make Hypercorn believe that the
-            # connection can be used again, and keep it for as long as one may idle.
-            raise asyncio.CancelledError from gone
 
     async def _write_slowly(self, wire: Wire, block: bytes) -> bool:
         """To a client that does not keep up; False when the answer was ended, because the engine is wanted."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -23,6 +23,8 @@ from aiohttp.streams import StreamReader
 READ_BUFFER = 1 << 16  # bytes read ahead of a slow client; aiohttp pauses the engine at twice that
 PATIENCE = 30.0  # seconds for an engine to accept a connection when its queue of them is full
 PAUSE = 0.005  # seconds between two tries then
+
+Meanwhile = Callable[[], Awaitable[None]]
 
 _HEAD = (
     "POST {} HTTP/1.1\r\nHost: engine\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\n"
@@ -69,10 +71,13 @@ class Answer:
         self._handler.hang_up()
 
 
-async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler], None]) -> Answer:
+async def post(
+    path: str, target: str, payload: bytes, opened: Callable[[Handler], None], meanwhile: Meanwhile | None = None
+) -> Answer:
     """The answer's head and the way to the rest; `path` is the socket's, `target` is what is asked of the engine.
 
-    `opened` is told of the connection as soon as it can be cut off (its `transport`), and may raise to have it closed.
+    `opened` is told of the connection as soon as it can be cut off (its `transport`), and may raise to have it closed;
+    then `meanwhile` is done, while the engine has the request already.
     Raises OSError (nobody listens, TimeoutError: nobody accepts) and aiohttp.ClientError (no answer, or none of HTTP).
     """
     loop = asyncio.get_running_loop()
@@ -89,6 +94,8 @@ async def post(path: str, target: str, payload: bytes, opened: Callable[[Handler
         opened(handler)
         if rest:
             transport.write(rest)
+        if meanwhile is not None:
+            await meanwhile()
         message, content = await handler.read()
         while message.code < 200:  # told in between, as 103 is
             message, content = await handler.read()

@@ -17,7 +17,7 @@ from aiohttp.connector import Connection
 from hyperllamad.core.models import Model, Settings
 from hyperllamad.engines.base import Engine
 from hyperllamad.supervision import exchange
-from hyperllamad.supervision.exchange import READ_BUFFER, Answer, Handler
+from hyperllamad.supervision.exchange import READ_BUFFER, Answer, Handler, Meanwhile
 
 BASE = "http://engine"  # the host part goes nowhere: the connector always connects to the socket
 CLOSING_TIME = 1.0  # seconds for connections that were aborted to be gone
@@ -48,10 +48,10 @@ class Connector(aiohttp.UnixConnector):
             raise
         return connection
 
-    async def post(self, target: str, payload: bytes) -> Answer:
+    async def post(self, target: str, payload: bytes, meanwhile: Meanwhile | None = None) -> Answer:
         """See exchange.post; raises ClientConnectionError after cut()."""
         self._check()
-        return await exchange.post(self._path, target, payload, self._opened)
+        return await exchange.post(self._path, target, payload, self._opened, meanwhile)
 
     def _opened(self, handler: Handler) -> None:
         self._connections.add(handler)
@@ -131,9 +131,12 @@ class Upstream:
         self._asked = anyio.Event()
         self._suspected = anyio.Event()
 
-    async def post(self, path: str, payload: bytes) -> Answer:
-        """Ask for `path` with a body of JSON.  Raises aiohttp.ClientError or OSError where no answer comes."""
-        return await self._connector.post(path, payload)
+    async def post(self, path: str, payload: bytes, meanwhile: Meanwhile | None = None) -> Answer:
+        """Ask for `path` with a body of JSON; `meanwhile` is done between that and the answer.
+
+        Raises aiohttp.ClientError or OSError where no answer comes, and what `meanwhile` raises.
+        """
+        return await self._connector.post(path, payload, meanwhile)
 
     def begin(self, size: int) -> Work:
         """A request of that many bytes is sent; end() it however it ends."""

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad import __main__ as program
+from hyperllamad import listen
 from hyperllamad.front import body, relay, request_scope
 from hyperllamad.supervision import exchange
 
 VARIABLE = "HYPERLLAMA_BENCH_PHASES"
-MOMENTS = ("arrived", "read", "wanted", "granted", "asking", "sent", "head", "first", "telling", "told")
+MOMENTS = ("arrived", "read", "wanted", "granted", "asking", "sent", "head", "first", "told")
 
 _marks: ContextVar[dict[str, int] | None] = ContextVar("marks", default=None)
 
@@ -67,6 +68,7 @@ def instrument(path: Path) -> None:
     around(relay, "_post", "asking", "head")
     exchange._send = marking(exchange._send, "sent")
     around(relay.EngineStream, "read", "", "first")
+    around(listen.Wire, "write", "", "told")
     file = path.open("a", buffering=1)
     call = request_scope.RequestScope.__call__
 
@@ -76,8 +78,6 @@ def instrument(path: Path) -> None:
         mark("arrived")
 
         async def told(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                mark("telling")
             await send(message)
             if message["type"] == "http.response.body":
                 mark("told")

@@ -30,8 +30,7 @@ PARTS = {  # what lies between two moments of a request; "" = the client's begin
     "connected and sent": ("asking", "sent"),
     "engine: head": ("sent", "head"),
     "engine: first chunk": ("head", "first"),
-    "translated": ("first", "telling"),
-    "written": ("telling", "told"),
+    "translated and written": ("first", "told"),
     "daemon to client": ("told", ""),
 }
 
