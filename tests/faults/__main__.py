@@ -68,8 +68,14 @@ REALS: dict[str, Part] = {
             reals.kill if act == "kill" else reals.stop
         )(engine, victim, extent.of(1, 200), at_once=extent.at_once, within=extent.within)
         for engine in ("vllm", "max")
-        for act in ("kill", "stop")
-        for victim in ("main", "worker")
+        for act, victims in (("kill", ("main", "worker", "guard")), ("stop", ("main", "worker")))
+        for victim in victims
+    },
+    **{
+        f"kill-daemon-{engine}": lambda extent, engine=engine: reals.kill_daemon(
+            engine, extent.of(1, 200), daemons=extent.at_once, within=extent.within
+        )
+        for engine in ("vllm", "max")
     },
 }
 PARTS: dict[str, Part] = {
@@ -112,7 +118,10 @@ def main() -> int:
         "--minutes", type=float, default=9.0, help="of one series on vLLM or MAX, of 200 times at most"
     )
     arguments.add_argument(
-        "--at-once", type=int, default=1, help="how many engines such a series loads, and kills or stops at a time"
+        "--at-once",
+        type=int,
+        default=1,
+        help="how many engines, or daemons, such a series has, and kills or stops at a time",
     )
     arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     given = arguments.parse_args()

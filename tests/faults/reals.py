@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -121,30 +122,52 @@ def kill(engine: str, victim: str, times: int, *, at_once: int = 1, within: floa
     return Row(f"SIGKILL of {NAMES[victim]} of {engine}{together}", str(len(slow)), holds and bool(slow), seen)
 
 
-def kill_daemon(engine: str, times: int, *, within: float = 1e9) -> Row:
-    """SIGKILL of the daemon in the middle of answers; the next one starts on what it left."""
-    rests: list[int] = []
-    slow: list[float] = []
-    left = wrong = 0
+@dataclass
+class Rest:
+    """What a series of killed daemons came to; two of them add up."""
+
+    slow: list[float] = field(default_factory=list)  # seconds from a death to the next answer
+    held: list[int] = field(default_factory=list)  # bytes, once nobody was left
+    left: int = 0
+    wrong: int = 0
+    how: str = ""  # memory was measured
+
+    def __add__(self, other: Rest) -> Rest:
+        slow, held = self.slow + other.slow, self.held + other.held
+        return Rest(slow, held, self.left + other.left, self.wrong + other.wrong, other.how or self.how)
+
+
+def kill_daemon(engine: str, times: int, *, daemons: int = 1, within: float = 1e9) -> Row:
+    """SIGKILL of the daemon in the middle of answers; the next one starts on what it left.  Several side by side."""
+    with ThreadPoolExecutor(daemons) as side_by_side:
+        series = [side_by_side.submit(_kill_daemon, engine, -(-times // daemons), within) for _ in range(daemons)]
+        rest = sum((one.result() for one in series), Rest())
+    seen = f"{rest.left} left, {rest.wrong} wrong answers; next answer after {spread(rest.slow)}; "
+    seen += f"memory {rest.how} once nobody was left: {max(rest.held) >> 20} MiB at most"
+    holds = not rest.left and not rest.wrong and max(rest.held) <= SPARE_MEMORY
+    together = f", {daemons} daemons at a time" if daemons > 1 else ""
+    return Row(f"SIGKILL of the daemon over {engine}{together}", str(len(rest.slow)), holds, seen)
+
+
+def _kill_daemon(engine: str, times: int, within: float) -> Rest:
+    rest = Rest()
     with serving(engine) as (running, held):
+        rest.how = held.how
         end = time.monotonic() + within
-        while len(slow) < times and time.monotonic() < end:
+        while len(rest.slow) < times and time.monotonic() < end:
             with loaded(running, ["m0"], clients=1, right=bool):
                 family = everybody(up(running, "m0"))
                 began = time.monotonic()
                 running.kill()
-                left += len(outliving(family))
-                rests.append(held.held())
+                rest.left += len(outliving(family))
+                rest.held.append(held.held())
             running.start()
             held.add(running)
-            wrong += "Paris" not in answer(running.url, "m0")
-            slow.append(time.monotonic() - began)
+            rest.wrong += "Paris" not in answer(running.url, "m0")
+            rest.slow.append(time.monotonic() - began)
         assert running.stop() == 0
-        left += len(running.leftovers())
-    seen = f"{left} left, {wrong} wrong answers; next answer after {spread(slow)}; "
-    seen += f"memory {held.how} once nobody was left: {max(rests) >> 20} MiB at most"
-    holds = not left and not wrong and max(rests) <= SPARE_MEMORY
-    return Row(f"SIGKILL of the daemon over {engine}", str(len(slow)), holds, seen)
+        rest.left += len(running.leftovers())
+    return rest
 
 
 def stop(engine: str, victim: str, times: int, *, at_once: int = 1, within: float = 1e9) -> Row:
