@@ -113,6 +113,7 @@ class Probe:
     token_ids: bool = False  # streams tell the ids of prompt and answer when `return_token_ids` asks for them
     sleep: str = ""  # POST, with {level} to fill in; answered when it sleeps
     wake: str = ""  # POST; answered when it is awake
+    ahead: bool = False  # a connection that waits for its request costs it nothing
     before_sleep: tuple[str, Mapping[str, Any]] | None = (
         None  # POST with this body, once it serves: what makes sleep quick
     )

@@ -161,7 +161,7 @@ class Max:
         )
         for variant in ("cpu", "cuda")  # one wheel for both
     }
-    probe = Probe(metrics="/metrics/", token_ids=True)  # without the last slash it redirects
+    probe = Probe(metrics="/metrics/", token_ids=True, ahead=True)  # without the last slash it redirects
 
     def refusal(self, model: Model, home: Home) -> str:
         if model.format not in self.formats:

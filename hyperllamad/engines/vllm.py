@@ -67,6 +67,7 @@ class Vllm:
         wake=slumber.PATHS[1],
         before_sleep=("/collective_rpc", slumber.PIN),
         token_ids=True,
+        ahead=True,
     )
 
     def refusal(self, model: Model, home: Home) -> str:

@@ -72,21 +72,22 @@ class Answer:
 
 
 async def post(
-    path: str, target: str, payload: bytes, opened: Callable[[Handler], None], meanwhile: Meanwhile | None = None
+    path: str,
+    target: str,
+    payload: bytes,
+    opened: Callable[[Handler], None],
+    *,
+    meanwhile: Meanwhile | None = None,
+    spare: socket.socket | None = None,
 ) -> Answer:
     """The answer's head and the way to the rest; `path` is the socket's, `target` is what is asked of the engine.
 
     `opened` is told of the connection as soon as it can be cut off (its `transport`), and may raise to have it closed;
-    then `meanwhile` is done, while the engine has the request already.
+    then `meanwhile` is done, while the engine has the request already.  A `spare` connection is used, or closed.
     Raises OSError (nobody listens, TimeoutError: nobody accepts) and aiohttp.ClientError (no answer, or none of HTTP).
     """
     loop = asyncio.get_running_loop()
-    sock = await _connected(path)
-    try:
-        rest = _send(sock, (_HEAD.format(target, len(payload)).encode(), payload))
-    except BaseException:
-        sock.close()
-        raise
+    sock, rest = await _asked(path, (_HEAD.format(target, len(payload)).encode(), payload), spare)
     handler = Handler(loop)
     handler.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
     transport = await _handed_over(loop, sock, handler)
@@ -126,6 +127,34 @@ async def _handed_over(loop: asyncio.AbstractEventLoop, sock: socket.socket, han
         taking.add_done_callback(abandon)
         raise
     return transport
+
+
+def ahead(path: str) -> socket.socket | None:
+    """A connection for the next request, so that it finds one; None where it would have to be waited for."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+async def _asked(
+    path: str, parts: tuple[bytes, bytes], spare: socket.socket | None
+) -> tuple[socket.socket, memoryview]:
+    """A connection that the request was written to, and what of it the kernel did not take."""
+    if spare is not None:
+        try:
+            return spare, _send(spare, parts)
+        except OSError:  # the engine has closed it meanwhile
+            spare.close()
+    sock = await _connected(path)
+    try:
+        return sock, _send(sock, parts)
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _connected(path: str) -> socket.socket:

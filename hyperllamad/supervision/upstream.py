@@ -6,6 +6,7 @@ Knows aiohttp; must not know the fleet or processes.
 
 from __future__ import annotations
 
+import socket
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -29,10 +30,12 @@ class Connector(aiohttp.UnixConnector):
 
     Every request gets a connection of its own: connecting costs about 0.1 ms, while a kept one may be closed by the
     engine (after 5 s in all three) at the moment it is used again, and occupies a thread of llama.cpp until then.
+    One that nothing was asked on yet is not closed: there may be one of those for the next request.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path, limit=0, force_close=True)
+        self._spare: socket.socket | None = None
         self._connections: weakref.WeakSet[Connection | Handler] = weakref.WeakSet()
         self._refusal = ""
 
@@ -51,7 +54,13 @@ class Connector(aiohttp.UnixConnector):
     async def post(self, target: str, payload: bytes, meanwhile: Meanwhile | None = None) -> Answer:
         """See exchange.post; raises ClientConnectionError after cut()."""
         self._check()
-        return await exchange.post(self._path, target, payload, self._opened, meanwhile)
+        spare, self._spare = self._spare, None
+        return await exchange.post(self._path, target, payload, self._opened, meanwhile=meanwhile, spare=spare)
+
+    def connect_ahead(self) -> None:
+        """Have a connection ready for the next request, where that takes no time."""
+        if self._spare is None and not self._refusal:
+            self._spare = exchange.ahead(self._path)
 
     def _opened(self, handler: Handler) -> None:
         self._connections.add(handler)
@@ -64,6 +73,9 @@ class Connector(aiohttp.UnixConnector):
         3.14 forgets the stream before it hears that the connection is lost).
         """
         self._refusal = cause
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         for connection in list(self._connections):
             if (transport := connection.transport) is not None:
                 transport.abort()
@@ -149,6 +161,8 @@ class Upstream:
         if work in self._works:
             self._works.remove(work)
             self._pieces += work.pieces
+            if not self._works and self.engine.probe.ahead:  # among many requests one would gain nothing by it
+                self._connector.connect_ahead()
 
     @property
     def requests(self) -> int:

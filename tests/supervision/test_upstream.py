@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 
+from hyperllamad.engines.base import Engine
 from hyperllamad.supervision.plan import resolve
 from hyperllamad.supervision.upstream import BASE, Upstream
 from tests.supervision import fake
@@ -25,13 +28,17 @@ class Server:
     def __init__(self) -> None:
         self.connections = 0
         self.hung_up = 0
+        self.left = 0  # without having asked
+        self.waiting: list[asyncio.StreamWriter] = []
         self.end = asyncio.Event()
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.waiting.append(writer)
         try:
             await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.left += 1
             writer.close()
             return
         writer.write(HEAD + b"5\r\nhello\r\n")
@@ -45,13 +52,19 @@ class Server:
         writer.close()
 
 
+class Ahead(type(fake.ENGINE)):  # type: ignore[misc]
+    """An engine that has nothing against connections that wait."""
+
+    probe = replace(fake.ENGINE.probe, ahead=True)
+
+
 @asynccontextmanager
-async def upstream(runtime: Path, server: Server) -> AsyncIterator[Upstream]:
+async def upstream(runtime: Path, server: Server, engine: Engine = fake.ENGINE) -> AsyncIterator[Upstream]:
     model = fake.model(runtime, "m")
     path = str(runtime / "e.sock")
     settings = resolve(model, fake.configuration(runtime), fake.HOME)
     async with await asyncio.start_unix_server(server.connection, path):
-        one = Upstream(fake.ENGINE, model, settings, path)
+        one = Upstream(engine, model, settings, path)
         try:
             with anyio.fail_after(10):
                 yield one
@@ -156,3 +169,58 @@ async def test_the_first_reason_stays(runtime: Path) -> None:
         assert one.explain() == "first"
         assert one.died.is_set()
         assert "first" in repr(one)
+
+
+async def eventually(check: Callable[[], bool]) -> None:
+    while not check():
+        await anyio.sleep(0.001)
+
+
+async def answered(one: Upstream) -> None:
+    work = one.begin(2)
+    answer = await one.post("/v1/x", b"{}")
+    assert await answer.read() == b"hello"
+    work.end()
+
+
+async def test_a_connection_is_ready_for_the_next_request(runtime: Path) -> None:
+    server = Server()
+    server.end.set()
+    async with upstream(runtime, server, Ahead()) as one:
+        for number in range(3):
+            await answered(one)
+            await eventually(lambda: server.connections == number + 2)  # noqa: B023
+        server.end.clear()
+        first, second = one.begin(2), one.begin(2)
+        answers = [await one.post("/v1/x", b"{}") for _ in range(2)]  # the second one finds none
+        assert server.connections == 5
+        second.end()
+        assert server.connections == 5  # among others there is none made ahead
+        server.end.set()
+        assert [await answer.read() for answer in answers] == [b"hello", b"hello"]
+        first.end()
+        await eventually(lambda: server.connections == 6)
+        one.cut("over")
+        await eventually(lambda: server.left == 1)
+
+
+async def test_one_that_the_engine_has_closed_is_no_loss(runtime: Path) -> None:
+    server = Server()
+    server.end.set()
+    async with upstream(runtime, server, Ahead()) as one:
+        await answered(one)
+        await eventually(lambda: server.connections == 2)
+        server.waiting[-1].transport.abort()
+        await eventually(lambda: server.left == 1)
+        await answered(one)
+        await eventually(lambda: server.connections == 4)
+
+
+async def test_an_engine_that_would_spend_a_thread_on_it_has_none(runtime: Path) -> None:
+    server = Server()
+    server.end.set()
+    async with upstream(runtime, server) as one:
+        await answered(one)
+        await answered(one)
+        await anyio.lowlevel.checkpoint()
+        assert server.connections == 2
