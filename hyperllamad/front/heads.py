@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from hypercorn.typing import ASGISendCallable
-from quart import Quart, Request, Response, request
+from quart import Request, Response, request
 from quart.utils import encode_headers
 
 from hyperllamad.front import request_scope, upload
 from hyperllamad.front.asgi import Message, Send, hanging_up
+from hyperllamad.front.lean import LeanQuart
 from hyperllamad.front.ports import Wire
 
 _HEAD = "hyperllama.head"
@@ -29,7 +30,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Head:
     """That of one response, and the way that Quart sends the whole of it."""
 
-    def __init__(self, app: Quart, send: Send, wire: Wire) -> None:
+    def __init__(self, app: LeanQuart, send: Send, wire: Wire) -> None:
         self._app, self._send, self._wire = app, send, wire
         self._made: Any = None  # its headers, once it has been
         self._said: Mapping[str, str] = _NO_HEADERS  # what the request's record had for it then
@@ -49,7 +50,7 @@ class Head:
         self._said = dict(request_scope.record().headers)
         response = Response(_Nothing(), content_type=content_type)
         response.headers.update(headers)
-        done = await self._app.process_response(response)
+        done = await self._app.finished(response)
         self._made = encode_headers(done.headers)
         start = {"type": "http.response.start", "status": 200, "headers": self._made}
         await self._wire.hold(self._send(start))
@@ -72,7 +73,7 @@ class Connection(upload.Connection):
         """As Quart does it."""
         scope = cast("dict[str, Any]", self.scope)
         if (wire := scope.get("state", {}).get("wire")) is not None:
-            head = scope[_HEAD] = Head(self.app, cast("Send", send), wire)
+            head = scope[_HEAD] = Head(cast("LeanQuart", self.app), cast("Send", send), wire)
             send = cast("ASGISendCallable", head.send)
         await super().handle_request(request, send)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from quart import Quart, Request
+from quart import Quart, Request, Response, request
 from quart.sessions import NullSession, SessionInterface
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.routing import MapAdapter
@@ -47,6 +47,16 @@ class LeanQuart(Quart):
         if found is None:
             found = self._coroutines[func] = super().ensure_async(func)
         return found
+
+    async def finished(self, response: Response) -> Response:
+        """What the functions of `after_request` make of a response to the current request.
+
+        As Quart asks them, whose own way to them is another in 0.23.
+        """
+        for name in (*request.blueprints, None):
+            for function in reversed(self.after_request_funcs[name]):
+                response = await self.ensure_async(function)(response)
+        return response
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Of a request: without its host, which no route depends on and whose name Quart would encode."""
