@@ -136,7 +136,9 @@ class Wire:
         size = b"%x\r\n" % len(data)
         if self._held:
             size, self._held = self._held + size, b""
-        writer.writelines((size, data, b"\r\n"))
+        writer.write(
+            b"".join((size, data, b"\r\n"))
+        )  # asyncio's writelines() of 3.12 and 3.13 never holds anybody back
         try:
             await writer.drain()
         except TimeoutError as failure:  # ETIMEDOUT; nobody above shall take it for a timeout of his own
