@@ -136,9 +136,8 @@ class Wire:
         size = b"%x\r\n" % len(data)
         if self._held:
             size, self._held = self._held + size, b""
-        writer.write(
-            b"".join((size, data, b"\r\n"))
-        )  # asyncio's writelines() of 3.12 and 3.13 never holds anybody back
+        # Not writelines(): asyncio's own, in Python 3.12 and 3.13, holds nobody back however much lies there.
+        writer.write(b"".join((size, data, b"\r\n")))
         try:
             await writer.drain()
         except TimeoutError as failure:  # ETIMEDOUT; nobody above shall take it for a timeout of his own
