@@ -78,6 +78,10 @@ class Upstream(Protocol):
     @property
     def died(self) -> Died: ...
     @property
+    def requests(self) -> int:
+        """Sent and not over."""
+
+    @property
     def cut_on_purpose(self) -> bool:
         """Its streams were ended because somebody wanted that."""
 

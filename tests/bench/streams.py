@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ TEXT = (
     "were when we there can an your which their said if do"
 )
 WORDS = TEXT.split()
+# An engine's chat begins with an event that names the role and has no text: nothing to read, and no token.
+_TEXT = re.compile(rb'"(?:content|text|response)": ?"(?!")')
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: seconds to its first and last bytes, and its tokens."""
+    """One request: seconds to its first text and its last bytes, and its tokens."""
 
     began: float  # perf_counter
     first: float
@@ -86,7 +89,8 @@ async def ask(
             if len(line) < 3:
                 continue
             last = time.perf_counter()
-            first = first or last
+            if not first and _TEXT.search(line):
+                first = last
             if b'"usage":{' in line or b'"usage": {' in line:
                 made = json.loads(line[6:])["usage"]["completion_tokens"]
             elif b'"done":true' in line:
@@ -98,7 +102,7 @@ async def ask(
             ended = ended or b"[DONE]" in line
     if not ended:
         raise FailedError("the answer was cut off")
-    return Answer(began, first - began, last - began, made or events)  # not every engine counts for us
+    return Answer(began, (first or last) - began, last - began, made or events)  # not every engine counts for us
 
 
 async def closed_loop(way: Way, streams: int, requests: int, *, words: int, tokens: int) -> tuple[list[Answer], float]:
