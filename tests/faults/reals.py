@@ -159,7 +159,8 @@ def _kill_daemon(engine: str, times: int, within: float) -> Rest:
                 family = everybody(up(running, "m0"))
                 began = time.monotonic()
                 running.kill()
-                rest.left += len(outliving(family))
+                # Also what waited for the next start: it is no engine's yet, and ends as they do.
+                rest.left += len(outliving(list({*family, *running.leftovers()})))
                 rest.held.append(held.held())
             running.start()
             held.add(running)
