@@ -75,7 +75,10 @@ class Connection(upload.Connection):
         if (wire := scope.get("state", {}).get("wire")) is not None:
             head = scope[_HEAD] = Head(cast("LeanQuart", self.app), cast("Send", send), wire)
             send = cast("ASGISendCallable", head.send)
-        await super().handle_request(request, send)
+        try:
+            await super().handle_request(request, send)
+        finally:
+            scope.pop(_HEAD, None)  # what it sends by has the scope: they would stay until Python looks for circles
 
 
 def expect(content_type: str, headers: Mapping[str, str] = _NO_HEADERS) -> None:

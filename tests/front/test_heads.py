@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from hyperllamad import listen
-from hyperllamad.front import relay
+from hyperllamad.front import heads, relay
 from tests.front.conftest import OpenHouse, wait_until
 from tests.front.scripted_engine import Asked, Stream, Whole, short_chat
 
@@ -147,6 +149,28 @@ async def test_among_many_requests_it_waits_for_its_answer(house: OpenHouse, see
         assert {(await one).status for one in asking} == {200}
         await h.wait_idle()
     assert len(seen) == relay.FEW
+
+
+@pytest.mark.parametrize("path", ASKS)
+async def test_nothing_of_it_is_left_for_the_collector(
+    house: OpenHouse, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    made = heads.Head.__init__
+
+    def noted(head: heads.Head, *args: Any) -> None:
+        made(head, *args)
+        alive.add(head)
+
+    monkeypatch.setattr(heads.Head, "__init__", noted)
+    gc.disable()
+    try:
+        async with house(says("a")) as h:
+            assert (await h.client.post(path, ASKS[path])).status == 200
+            await h.wait_idle()
+            await wait_until(lambda: not alive)
+    finally:
+        gc.enable()
 
 
 async def test_an_answer_that_is_no_stream_has_none(house: OpenHouse, seen: list[str]) -> None:
