@@ -78,10 +78,6 @@ class Upstream(Protocol):
     @property
     def died(self) -> Died: ...
     @property
-    def requests(self) -> int:
-        """Sent and not over."""
-
-    @property
     def cut_on_purpose(self) -> bool:
         """Its streams were ended because somebody wanted that."""
 

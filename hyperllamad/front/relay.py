@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 Served = TypeVar("Served")
 
 IGNORED = "X-Hyperllama-Ignored"  # fields that the engine can do nothing with
-FEW = 4  # requests to an engine; beside more our time belongs to those who have not reached theirs, not to heads
 DEATH_KNOWN = 1.5  # seconds; an engine that fails an answer because it dies is gone within about one
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -117,8 +116,7 @@ async def ask(
             filters.append(ThoughtFilter())
         told = request_scope.record()
         _say_ignored(upstream, asked_for, told)
-        if upstream.requests < FEW:
-            meanwhile, told.meanwhile = told.meanwhile, None
+        meanwhile, told.meanwhile = told.meanwhile, None
     asked = time.perf_counter_ns()
     response, work = await _begin(upstream, kind.value, body, held, meanwhile)
     return EngineStream(upstream, response.content, asked, work, filters=filters, seen=seen)

@@ -88,13 +88,11 @@ class FakeWork:
     """What a request tells of itself."""
 
     size: int
-    upstream: FakeUpstream
     pieces: int = 0
     waiting: bool = False
     over: bool = False
 
     def end(self) -> None:
-        self.upstream.requests -= not self.over
         self.over = True
 
 
@@ -105,7 +103,6 @@ class FakeUpstream:
         self.settings = Settings(engine="scripted", home="", device="cpu", context=2048, parallel=4)
         self.name = model.digest[:12]
         self.works: list[FakeWork] = []
-        self.requests = 0
         self.suspicions = 0
         self.connector = Connector(str(socket))
         self.post = self.connector.post
@@ -117,8 +114,7 @@ class FakeUpstream:
         return self.cause
 
     def begin(self, size: int) -> FakeWork:
-        self.requests += 1
-        self.works.append(FakeWork(size, self))
+        self.works.append(FakeWork(size))
         return self.works[-1]
 
     def suspect(self) -> None:

@@ -140,17 +140,6 @@ async def test_an_engine_that_is_asked_in_place_of_a_dead_one_finds_it_made(hous
     assert seen == ["held"]
 
 
-async def test_among_many_requests_it_waits_for_its_answer(house: OpenHouse, seen: list[str]) -> None:
-    thinks = asyncio.Event()
-    async with house(lambda _: Stream([thinks, *short_chat("Paris")])) as h:
-        asking = [asyncio.create_task(h.client.post(CHAT, ASKS[CHAT])) for _ in range(3 * relay.FEW)]
-        await wait_until(lambda: len(h.engine.asked) == len(asking))
-        thinks.set()
-        assert {(await one).status for one in asking} == {200}
-        await h.wait_idle()
-    assert len(seen) == relay.FEW
-
-
 @pytest.mark.parametrize("path", ASKS)
 async def test_nothing_of_it_is_left_for_the_collector(
     house: OpenHouse, monkeypatch: pytest.MonkeyPatch, path: str
