@@ -114,9 +114,8 @@ class Probe:
     sleep: str = ""  # POST, with {level} to fill in; answered when it sleeps
     wake: str = ""  # POST; answered when it is awake
     ahead: bool = False  # a connection that waits for its request costs it nothing
-    before_sleep: tuple[str, Mapping[str, Any]] | None = (
-        None  # POST with this body, once it serves: what makes sleep quick
-    )
+    # POST with this body, once it serves: what makes sleep quick
+    before_sleep: tuple[str, Mapping[str, Any]] | None = None
 
 
 class Engine(Protocol):

@@ -106,8 +106,8 @@ async def ask(
     `seen` takes notes of it; `filters` are those of the answer that this one continues.
     Raises UnsupportedError (the engine cannot do this), EngineRefusedError (it said no), EngineDiedError.
     """
-    meanwhile, asked_for = None, body
-    body = _body(upstream, kind, body)
+    asked_for, body = body, _body(upstream, kind, body)
+    meanwhile = None
     if filters is None:
         filters = []
         if not upstream.engine.trims_stops and (stops := body.get("stop")):

@@ -102,9 +102,8 @@ class RequestScope:
         finally:
             self._tell(scope, told)
             _current.reset(before)
-            told.another = told.wanted = told.meanwhile = (
-                None  # which hold this record: it would stay until Python looks for circles
-            )
+            # They hold this record, which would stay until Python looks for circles.
+            told.another = told.wanted = told.meanwhile = None
 
     def _tell(self, scope: Scope, told: Record) -> None:
         seconds = (time.perf_counter_ns() - told.arrived) / 1e9
