@@ -28,7 +28,6 @@ class Holding:
         self.act = act
         self.held = anyio.Event()
         self.goes_on = anyio.Event()
-        self.raised: list[Exception] = []
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
