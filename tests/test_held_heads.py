@@ -1,4 +1,4 @@
-"""listen.Wire holds a head until something follows it, and takes it back when another is sent after all."""
+"""wire.Wire holds a head until something follows it, and takes it back when another is sent after all."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ What Quart, Hypercorn and h11 do for a head takes longer than everything else be
 client.  So the head is sent as soon as the engine was asked, and the server keeps it until something follows.  It is
 taken back when another one is sent after all: that of an error, or one that has more to say.
 
-Must not know a dialect, or an engine.  The server's part of it is listen.Wire.
+Must not know a dialect, or an engine.  The server's part of it is wire.Wire.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class Catalog(Protocol):
 
 
 class Wire(Protocol):
-    """Writes chunks of a response body past the web framework; see listen.Wire for when that is sound."""
+    """Writes chunks of a response body past the web framework; see wire.Wire for when that is sound."""
 
     @property
     def holds(self) -> bool:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperllamad import __main__ as program
-from hyperllamad import listen
 from hyperllamad.front import body, relay, request_scope
 from hyperllamad.supervision import exchange
+from hyperllamad.wire import Wire
 
 VARIABLE = "HYPERLLAMA_BENCH_PHASES"
 MOMENTS = ("arrived", "read", "wanted", "granted", "asking", "sent", "head", "first", "told")
@@ -68,7 +68,7 @@ def instrument(path: Path) -> None:
     around(relay, "_post", "asking", "head")
     exchange._send = marking(exchange._send, "sent")
     around(relay.EngineStream, "read", "", "first")
-    around(listen.Wire, "write", "", "told")
+    around(Wire, "write", "", "told")
     file = path.open("a", buffering=1)
     call = request_scope.RequestScope.__call__
 

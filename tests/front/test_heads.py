@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hyperllamad import listen
 from hyperllamad.front import heads, relay
+from hyperllamad.wire import Wire
 from tests.front.conftest import OpenHouse, wait_until
 from tests.front.scripted_engine import Asked, Stream, Whole, short_chat
 
@@ -38,18 +38,18 @@ def says(*words: str) -> Any:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens to held heads."""
     happened: list[str] = []
-    hold, take_back = listen.Wire.hold, listen.Wire.take_back
+    hold, take_back = Wire.hold, Wire.take_back
 
-    async def held(wire: listen.Wire, sending: Awaitable[None]) -> None:
+    async def held(wire: Wire, sending: Awaitable[None]) -> None:
         await hold(wire, sending)
         happened.append("held")
 
-    def taken(wire: listen.Wire) -> None:
+    def taken(wire: Wire) -> None:
         take_back(wire)
         happened.append("taken back")
 
-    monkeypatch.setattr(listen.Wire, "hold", held)
-    monkeypatch.setattr(listen.Wire, "take_back", taken)
+    monkeypatch.setattr(Wire, "hold", held)
+    monkeypatch.setattr(Wire, "take_back", taken)
     monkeypatch.setattr(relay, "DEATH_KNOWN", 0.05)
     return happened
 
