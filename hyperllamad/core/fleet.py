@@ -106,6 +106,13 @@ class Fleet:
             return [Refuse(lease, ClosingError()), *self._settle(now)]
         return self._service.join(wish, now) + self._settle(now)  # 2, 3
 
+    def begun(self, lease: int, now: float) -> list[Action]:
+        """The engine has taken the request in; again, or for a number that is not known, it is nothing.
+
+        To be called for every request for an instance whose terms say tells_begin.
+        """
+        return self._settle(now) if self._service.queue.begun(lease) else []
+
     def release(self, lease: int, now: float) -> list[Action]:
         """The request is over, served or not; a number that is not known is no error."""
         key = self._service.end(lease, now)

@@ -209,6 +209,7 @@ class Terms:
     pinned: bool = False  # is never sent away for another
     load_seconds: float = 30.0  # from its start to ready, as far as is known
     wake_seconds: float = 1.0
+    tells_begin: bool = False  # whoever serves a request says when its engine has taken it in: Fleet.begun()
 
 
 NO_TERMS = Terms()  # nothing is known of it, so nothing is counted

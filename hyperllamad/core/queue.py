@@ -5,7 +5,9 @@ Times are monotonic seconds, given as arguments.
 
 A free slot goes to the client who has the fewest requests running, and among those to the one whose turn it is in a
 weighted round.  Once a second client has been seen, one slot is kept for whoever has none: else a client who fills
-all of them with long answers would let every other one wait for the end of one.
+all of them with long answers would let every other one wait for the end of one.  From then on, too, few requests of one
+client are on their way into the engine at once, where it is told when it has taken one in: answers of the same length
+end together, and those that follow would all be read before one that comes just behind them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ from hyperllamad.core.models import NO_TERMS, Key, Terms
 SEEN_FOR = 60.0  # seconds a client counts as present after its last request for the model
 MEASURED_OVER = 32  # ends of requests by which the pace of a model is judged
 LEAST_RETRY, MOST_RETRY = 1.0, 600.0  # seconds
+
+
+def intake(parallel: int) -> int:
+    """Requests of one client that may be on their way into an engine while another client is present.
+
+    An eighth of what it answers at once: two of sixteen keep it busy, for the next one is there when one was taken in.
+    """
+    return max(1, parallel // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,12 @@ class _Line:
 
     waiting: dict[str, dict[int, Wish]] = field(default_factory=dict)  # by client and lease, oldest first
     running: Counter[str] = field(default_factory=Counter)
+    coming: Counter[str] = field(default_factory=Counter)  # of those, the ones the engine has not taken in yet
     weights: dict[str, float] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)  # clients, and when last
     turn: float = 0.0  # the virtual time of weighted fair queueing
     finish: dict[str, float] = field(default_factory=dict)  # by client: the virtual end of what it was granted
-    opens: float = math.inf  # when a free slot that is kept for others may be given to one who waits
+    opens: float = math.inf  # when a free slot that was kept from who waits may be given to him
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=MEASURED_OVER))
 
     def __len__(self) -> int:
@@ -89,6 +100,7 @@ class Queue:
         self._wishes: dict[int, Wish] = {}  # all that wait, oldest first
         self._lines: dict[Key, _Line] = {}
         self._open: dict[int, Wish] = {}  # granted and not yet ended
+        self._coming: set[int] = set()  # of those, the ones the engine has not taken in yet
         self._pruned_at = 0.0
 
     def retune(self, longest: int) -> None:
@@ -136,11 +148,24 @@ class Queue:
         start = max(line.turn, line.finish.get(wish.client, 0.0))
         line.turn, line.finish[wish.client] = start, start + 1.0 / wish.weight
         line.running[wish.client] += 1
+        line.coming[wish.client] += 1
         self._open[wish.lease] = wish
+        self._coming.add(wish.lease)
         self.leave(wish.lease)
+
+    def begun(self, lease: int) -> bool:
+        """The engine has taken a granted request in; returns whether another of its client's waits."""
+        if lease not in self._coming:
+            return False
+        wish = self._open[lease]
+        line = self._lines[wish.key]
+        self._coming.remove(lease)
+        line.coming[wish.client] -= 1
+        return wish.client in line.waiting
 
     def end(self, lease: int, now: float, *, served: bool = True) -> None:
         """A granted request is over; `served` = not cut off, so that it tells how fast the model is."""
+        self.begun(lease)
         wish = self._open.pop(lease, None)
         if wish is None:
             return
@@ -157,12 +182,13 @@ class Queue:
         if line.idle:
             line.turn, line.finish, line.weights = 0.0, {}, {}
             line.running.clear()
+            line.coming.clear()
 
     def prune(self, now: float) -> None:
         """Forget clients and models that have not been seen lately."""
         self._pruned_at = now
         for key, line in list(self._lines.items()):
-            line.running = +line.running
+            line.running, line.coming = +line.running, +line.coming
             line.seen = {client: at for client, at in line.seen.items() if now - at <= SEEN_FOR}
             here = line.seen.keys() | line.waiting.keys() | line.running.keys()
             line.finish = {client: at for client, at in line.finish.items() if client in here}
@@ -172,12 +198,15 @@ class Queue:
 
     # -- whose turn ------------------------------------------------------------------------------------------------
 
-    def next(self, key: Key, parallel: int, now: float) -> Wish | None:
-        """The request for the model that is to be served now; `parallel` run at once at most, 0 = any number."""
+    def next(self, key: Key, parallel: int, now: float, *, tells: bool = False) -> Wish | None:
+        """The request for the model that is to be served now; `parallel` run at once at most, 0 = any number.
+
+        `tells`: begun() is called for each that is granted, as soon as its engine has taken it in.
+        """
         line = self._lines.get(key)
         if line is None or not line.waiting or (parallel and line.running.total() >= parallel):
             return None
-        opens = {client: self._opens(line, client, parallel, now) for client in line.waiting}
+        opens = {client: self._opens(line, client, parallel, now, tells=tells) for client in line.waiting}
         able = [client for client, at in opens.items() if at <= now]
         line.opens = math.inf if able else min(opens.values())
         if not able:
@@ -190,14 +219,16 @@ class Queue:
         return next(iter(line.waiting[min(able, key=turn)].values()))
 
     @staticmethod
-    def _opens(line: _Line, client: str, parallel: int, now: float) -> float:
-        """When the client may have one more slot: now, or once the last one is not kept for others any more."""
-        if parallel < 2 or line.running[client] < parallel - 1:
+    def _opens(line: _Line, client: str, parallel: int, now: float, *, tells: bool) -> float:
+        """When the client may have one more slot: now, or once nobody else counts as present any more."""
+        takes_the_last = line.running[client] >= parallel - 1
+        on_their_way = tells and line.coming[client] >= intake(parallel)
+        if parallel < 2 or not (takes_the_last or on_their_way):
             return now
         return max((at + SEEN_FOR for other, at in line.seen.items() if other != client), default=now)
 
     def slot_opens(self, key: Key) -> float:
-        """When a slot that is kept for others may be given away; inf = there is none, or nobody waits for it."""
+        """When a slot that is kept from who waits may be given to him; inf = there is none, or nobody waits for it."""
         line = self._lines.get(key)
         return math.inf if line is None or not line.waiting else line.opens
 

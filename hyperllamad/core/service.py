@@ -87,7 +87,8 @@ class Service:
 
     def _grant(self, slot: Slot, now: float) -> list[Action]:
         out: list[Action] = []
-        while wish := self.queue.next(slot.key, slot.terms.parallel, now):
+        terms = slot.terms
+        while wish := self.queue.next(slot.key, terms.parallel, now, tells=terms.tells_begin):
             self.queue.grant(wish)
             slot.grant(now, wish.keep_alive)
             self.leases[wish.lease] = slot.key

@@ -114,6 +114,7 @@ class Probe:
     sleep: str = ""  # POST, with {level} to fill in; answered when it sleeps
     wake: str = ""  # POST; answered when it is awake
     ahead: bool = False  # a connection that waits for its request costs it nothing
+    begins_early: bool = False  # a stream's head comes once the request is taken in, before there is a token
     # POST with this body, once it serves: what makes sleep quick
     before_sleep: tuple[str, Mapping[str, Any]] | None = None
 

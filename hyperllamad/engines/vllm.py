@@ -68,6 +68,7 @@ class Vllm:
         before_sleep=("/collective_rpc", slumber.PIN),
         token_ids=True,
         ahead=True,
+        begins_early=True,
     )
 
     def refusal(self, model: Model, home: Home) -> str:

@@ -106,6 +106,9 @@ class Lease(Protocol):
     def release(self) -> None:
         """Give it back, granted or not; again does nothing."""
 
+    def begun(self) -> None:
+        """The engine has taken the request in, or will not tell; again does nothing."""
+
     def wanted(self) -> bool:
         """Somebody waits for it to be given back."""
 

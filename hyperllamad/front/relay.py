@@ -63,7 +63,7 @@ async def _lease(
 ) -> Upstream:
     wish = services.supervisor.lease(model, keep_alive=keep_alive, client=told.client, weight=told.weight)
     held.callback(wish.release)
-    told.wanted, told.unread = wish.wanted, services.config.server.unread_wanted
+    told.begun, told.wanted, told.unread = wish.begun, wish.wanted, services.config.server.unread_wanted
     try:
         upstream = await wish.granted()
     except HyperLlamaError as refusal:
@@ -119,6 +119,7 @@ async def ask(
         meanwhile, told.meanwhile = told.meanwhile, None
     asked = time.perf_counter_ns()
     response, work = await _begin(upstream, kind.value, body, held, meanwhile)
+    request_scope.begun()
     return EngineStream(upstream, response.content, asked, work, filters=filters, seen=seen)
 
 
@@ -129,6 +130,7 @@ async def ask_whole(upstream: Upstream, kind: Kind, body: dict[str, Any], held: 
 
 async def ask_path(upstream: Upstream, path: str, body: dict[str, Any], held: AsyncExitStack) -> bytes:
     """The same of a route that is the engine's own (Probe.extra): nothing repairs `body` on the way."""
+    request_scope.begun()  # its head will not come before all is done
     response, work = await _begin(upstream, path, body | {"model": upstream.name}, held)
     try:
         whole = await response.read()

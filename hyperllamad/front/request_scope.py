@@ -38,6 +38,7 @@ class Record:
     streaming: bool = False  # a stream was about to begin; Ollama gives errors from there on another content type
     another: Callable[[], Awaitable[Upstream]] | None = None  # engine like the one it has, should that one die
     meanwhile: Meanwhile | None = None  # to be done once, while the engine that was asked has not answered yet
+    begun: Callable[[], None] | None = None  # to be done once the engine has taken the request in, or does not tell
     wanted: Callable[[], bool] | None = None  # somebody else waits for the engine it has
     unread: float = 0.0  # seconds its client may take nothing of the answer while that is so; 0 = any number
     inference: bool = False  # worth a line in the log
@@ -61,6 +62,12 @@ def held() -> AsyncExitStack:
 def record() -> Record:
     """What is known of the current request."""
     return _current.get()[1]
+
+
+def begun() -> None:
+    """The engine has taken the current request in, or will not tell when it has."""
+    if (told := record().begun) is not None:
+        told()
 
 
 def admit() -> None:
@@ -103,7 +110,7 @@ class RequestScope:
             self._tell(scope, told)
             _current.reset(before)
             # They hold this record, which would stay until Python looks for circles.
-            told.another = told.wanted = told.meanwhile = None
+            told.another = told.begun = told.wanted = told.meanwhile = None
 
     def _tell(self, scope: Scope, told: Record) -> None:
         seconds = (time.perf_counter_ns() - told.arrived) / 1e9

@@ -20,6 +20,8 @@ class Lease:
         model: Model,
         key: Key,
         on_release: Callable[[int], None],
+        *,
+        on_begun: Callable[[int], None] = lambda _: None,
         wanted: Callable[[Key], bool] = lambda _: False,
     ) -> None:
         """`wanted`: somebody waits for leases of that instance to end."""
@@ -27,6 +29,7 @@ class Lease:
         self.model = model
         self.key = key
         self._on_release = on_release
+        self._on_begun = on_begun
         self._wanted = wanted
         self._released = False
         self._answered: anyio.Event | None = None  # made by who waits: most are answered at once
@@ -47,6 +50,10 @@ class Lease:
         if not self._released:
             self._released = True
             self._on_release(self.number)
+
+    def begun(self) -> None:
+        """The engine has taken the request in, or does not tell; again does nothing."""
+        self._on_begun(self.number)
 
     def wanted(self) -> bool:
         """Somebody waits for it to be given back."""

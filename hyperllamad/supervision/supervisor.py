@@ -96,7 +96,8 @@ class Supervisor:
         Make sure that the lease is released however the request ends, and only then wait for it.
         """
         plan = self._planner.plan(model)
-        lease = Lease(next(self._numbers), model, plan.key, self._release, self._wanted)
+        number = next(self._numbers)
+        lease = Lease(number, model, plan.key, self._release, on_begun=self._begun, wanted=self._wanted)
         self._performer.leases[lease.number] = lease
         self._crew.expect(plan, model.name)
         terms = self._accounts.terms(plan)
@@ -111,6 +112,10 @@ class Supervisor:
     def _release(self, number: int) -> None:
         self._performer.leases.pop(number, None)
         self._performer.feed(self._fleet.release(number, self._clock()))
+
+    def _begun(self, number: int) -> None:
+        if actions := self._fleet.begun(number, self._clock()):
+            self._performer.feed(actions)
 
     def _wanted(self, key: Key) -> bool:
         """Requests wait for a slot of the instance, or it is to leave once its own have ended."""

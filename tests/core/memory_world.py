@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hyperllamad.core.actions import Action, Do, View
+from hyperllamad.core.actions import Action, Do, Grant, View
 from hyperllamad.core.admission import Rules
 from hyperllamad.core.errors import HyperLlamaError, NoRoomError
 from hyperllamad.core.fleet import Fleet
@@ -18,6 +18,7 @@ from hyperllamad.core.instance import HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import Device, Key, Terms
 from hyperllamad.core.question import Question, Soon
+from hyperllamad.core.queue import SEEN_FOR, intake
 from hyperllamad.core.records import Record, replay
 from tests.core.script import Ask, Foreign
 from tests.core.stage import A, B, C, D
@@ -44,6 +45,8 @@ class MemoryWorld(World):
     hosted: dict[Key, int] = field(default_factory=dict)  # host memory that weights of children took, until their end
     foreign: int = 0
     clients: dict[int, str] = field(default_factory=dict)  # lease -> who
+    taken_in: dict[int, float] = field(default_factory=dict)  # lease -> how long after its grant
+    coming: set[int] = field(default_factory=set)  # granted, and not yet taken in by their engine
     levels: dict[Key, int] = field(default_factory=dict)  # at which each was last told to sleep
     left: dict[Key, State] = field(default_factory=dict)  # the state before the one it is in
     measuring: bool = False
@@ -68,15 +71,39 @@ class MemoryWorld(World):
     # -- clients ---------------------------------------------------------------------------------------------------
 
     def want(self, lease: int, ask: Ask) -> list[Action]:
-        self.clients[lease] = ask.client
+        self.clients[lease], self.taken_in[lease] = ask.client, ask.taken_in
         terms = self.terms(ask.key)
         weight = WEIGHTS.get(ask.client, 1.0)
         return self.fleet.want(
             lease, ask.key, self.now, keep_alive=ask.keep_alive, client=ask.client, weight=weight, terms=terms
         )
 
+    def granted(self, lease: int, key: Key) -> None:
+        super().granted(lease, key)
+        if self.terms(key).tells_begin:
+            self.coming.add(lease)
+            self.at(self.now + self.taken_in[lease], lambda: self.begun(lease))
+
+    def begun(self, lease: int) -> None:
+        """Where nothing comes of it, the fleet has not looked at the time: nothing else is due, or it is not judged."""
+        self.coming.discard(lease)
+        actions = self.fleet.begun(lease, self.now)
+        self.seen["grants after another was taken in"] += any(isinstance(action, Grant) for action in actions)
+        deadline = self.fleet.next_deadline()
+        if actions or deadline is None or deadline > self.now:
+            self.do("begun", actions)
+
+    def held_up(self, client: str, key: Key) -> bool:
+        """So many of the client's requests are on their way that no more may be, beside others who are present."""
+        lines = self.fleet._service.queue._lines
+        others = any(who != client and at + SEEN_FOR > self.now for who, at in lines[key].seen.items())
+        mine = [n for n in self.coming if self.open.get(n) == key and self.clients[n] == client]
+        parallel = self.terms(key).parallel
+        return others and parallel > 1 and len(mine) >= intake(parallel)
+
     def check_turn(self, lease: int, key: Key) -> None:
         """The slot went to a client who has no more running, for his weight, than any other who could have had it."""
+        assert not self.held_up(self.clients[lease], key), "more of one client's requests are on their way than may be"
         mine, parallel = self.clients[lease], self.terms(key).parallel
         running = Counter(self.clients[n] for n, used in self.open.items() if used == key)
         assert not parallel or running.total() < parallel, "more run at once than it can answer"
@@ -85,6 +112,8 @@ class MemoryWorld(World):
             return running[client] / WEIGHTS.get(client, 1.0)
 
         for n, (other, _) in self.pending.items():
+            if other == key and self.held_up(self.clients[n], key):
+                continue
             if other == key and self.clients[n] != mine:
                 self.seen["turns between clients"] += 1
                 assert share(mine) <= share(self.clients[n]), "one client got more than another who waits"
@@ -94,12 +123,13 @@ class MemoryWorld(World):
     def is_full(self, key: Key) -> bool:
         parallel = self.terms(key).parallel
         running = Counter(self.clients[n] for n, used in self.open.items() if used == key)
-        if not parallel:
-            return False
         waiting = {self.clients[n] for n, (wanted, _) in self.pending.items() if wanted == key}
-        kept = parallel > 1 and all(running[client] >= parallel - 1 for client in waiting)
-        self.seen["slots kept for others"] += kept and running.total() < parallel
-        return running.total() >= parallel or kept
+        last = {client for client in waiting if parallel > 1 and running[client] >= parallel - 1}
+        held_up = {client for client in waiting if self.held_up(client, key)}
+        full = bool(parallel) and running.total() >= parallel
+        self.seen["slots kept for others"] += not full and waiting == last
+        self.seen["requests kept until others are taken in"] += not full and bool(held_up - last)
+        return full or waiting == last | held_up
 
     def refused(self, lease: int, error: HyperLlamaError) -> None:
         if not isinstance(error, NoRoomError):

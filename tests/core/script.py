@@ -19,6 +19,7 @@ class Ask:
     bears: float
     keep_alive: float | None
     client: str = ""
+    taken_in: float = 0.0  # so long after its grant its engine says that it has taken it in; math.inf = never
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ ASKS = st.builds(
     bears=st.sampled_from([math.inf] * 4 + [0.0, 3.0, 30.0]),
     keep_alive=st.sampled_from([None, None, None, 0.0, 7.0, math.inf]),
     client=st.sampled_from(["x", "x", "x", "y", "z"]),
+    taken_in=st.sampled_from([0.0, 0.5, 0.5, 4.0, math.inf]),
 )
 BIRTHS = st.builds(
     Birth,
@@ -51,11 +52,12 @@ TERMS = st.builds(
     Terms,
     need=NEEDS,
     gpu=st.just(True),
-    parallel=st.sampled_from([0, 1, 2, 2, 3]),
+    parallel=st.sampled_from([0, 0, 1, 2, 2, 3, 5]),
     sleep_levels=st.sampled_from([(), (1,), (1,), (1, 2), (2,)]),
     pinned=st.sampled_from([False, False, False, False, True]),
     load_seconds=st.sampled_from([1.0, 10.0, 60.0]),
     wake_seconds=st.just(1.0),
+    tells_begin=st.booleans(),
 )
 MEDDLING = st.builds(
     Meddling,
@@ -198,6 +200,53 @@ FULL_OF_SLEEP = st.builds(
     ),
     sleep_memory=st.sampled_from([60, 80, 100, 140]),
 )
+
+
+# Two models that tell what they have taken in, and clients who ask them for more than that again and again.
+CROWDED = st.builds(
+    Script,
+    max_queue=st.just(40),
+    keep_alive=st.sampled_from([0.0, math.inf]),
+    asks=st.lists(
+        st.builds(
+            Ask,
+            at=st.integers(0, 80).map(float),
+            key=st.sampled_from([A, A, A, B]),
+            use=st.sampled_from([1.0, 5.0, 30.0]),
+            bears=st.sampled_from([math.inf] * 4 + [3.0]),
+            keep_alive=st.none(),
+            client=st.sampled_from(["x", "x", "x", "y", "z"]),
+            taken_in=st.sampled_from([0.0, 0.5, 0.5, 4.0, math.inf]),
+        ),
+        min_size=12,
+        max_size=40,
+    ).map(tuple),
+    births=st.lists(
+        st.builds(Birth, ready=st.just(1.0), turns=st.sampled_from([math.inf, math.inf, 30.0])), min_size=1, max_size=3
+    ).map(tuple),
+    meddling=st.lists(st.builds(Meddling, at=TIMES, what=st.just("cut"), key=KEYS), max_size=2).map(tuple),
+    devices=st.sampled_from([(60,), (100,)]),
+    terms=st.tuples(
+        *[
+            st.builds(
+                Terms,
+                need=st.just(Need(50)),
+                gpu=st.just(True),
+                parallel=st.sampled_from([3, 5, 16]),
+                load_seconds=st.just(1.0),
+                tells_begin=st.sampled_from([True, True, False]),
+            )
+        ]
+        * 4
+    ),
+)
+
+
+def test_few_of_a_clients_requests_are_on_their_way_at_once_and_none_is_left_behind() -> None:
+    seen = play(MemoryWorld, CROWDED, (), 200)
+    assert seen["requests kept until others are taken in"] > 100
+    assert seen["grants after another was taken in"] > 100
+    assert not seen["BusyError"]
 
 
 def test_host_memory_is_never_promised_twice_while_sleepers_make_room_for_each_other() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hyperllamad.core.queue import SEEN_FOR, Overflow, Queue, Wish, yields
+from hyperllamad.core.queue import SEEN_FOR, Overflow, Queue, Wish, intake, yields
 from tests.core.stage import A, B
 
 
@@ -24,13 +24,19 @@ class Line:
             wish = Wish(self.number, A, None, self.now, self.now + 100, client, weight)
             self.queue.join(wish, self.now)
 
-    def serve(self, parallel: int) -> str:
+    def serve(self, parallel: int, *, tells: bool = False) -> str:
         """Everybody who is served now, one letter each."""
         served = ""
-        while wish := self.queue.next(A, parallel, self.now):
+        while wish := self.queue.next(A, parallel, self.now, tells=tells):
             self.queue.grant(wish)
             served += wish.client
         return served
+
+    def met(self, client: str) -> None:
+        """It was served once, alone."""
+        self.join(client)
+        assert self.serve(0) == client
+        self.end(self.number)
 
     def end(self, *leases: int) -> None:
         for lease in leases:
@@ -125,6 +131,66 @@ def test_with_one_slot_none_is_kept() -> None:
     assert line.queue.slot_opens(A) == math.inf
 
 
+@pytest.mark.parametrize(("parallel", "taken_in"), [(2, 1), (8, 1), (16, 2), (256, 32)])
+def test_how_many_are_taken_in_at_once(parallel: int, taken_in: int) -> None:
+    assert intake(parallel) == taken_in
+
+
+def test_alone_a_client_has_all_its_requests_taken_in_at_once() -> None:
+    line = Line()
+    line.join("a", 10)
+    assert line.serve(16, tells=True) == "a" * 10
+
+
+def test_beside_another_few_of_a_clients_requests_are_taken_in_at_once() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(16, tells=True) == "aa"
+    line.join("b", 1)
+    assert line.serve(16, tells=True) == "b", "of another's none is on its way"
+    first, second = 2, 3  # the leases of `a` that were granted
+    assert line.queue.begun(first)
+    assert not line.queue.begun(first), "it is told once"
+    assert line.serve(16, tells=True) == "a"
+    line.end(second)
+    assert line.serve(16, tells=True) == "a", "one that ends is not on its way any more"
+    assert not line.queue.begun(second)
+
+
+def test_whose_engine_does_not_tell_has_all_its_requests_taken_in() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(16) == "a" * 10
+
+
+def test_of_any_number_any_number_is_taken_in() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(0, tells=True) == "a" * 10
+
+
+def test_once_the_other_has_not_come_back_all_are_taken_in_at_once() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(16, tells=True) == "aa"
+    assert line.queue.slot_opens(A) == SEEN_FOR
+    line.now += SEEN_FOR
+    assert line.serve(16, tells=True) == "a" * 8
+
+
+def test_nothing_waits_for_a_begin_of_which_nobody_waits() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a")
+    assert line.serve(16, tells=True) == "a"
+    assert not line.queue.begun(2)
+    assert not line.queue.begun(99)
+
+
 def test_who_leaves_frees_his_place() -> None:
     line = Line(longest=2)
     line.join("a", 2)
@@ -180,7 +246,7 @@ def test_clients_of_a_model_that_is_never_idle_are_forgotten() -> None:
         line.end(line.number)
         line.now += 1.0
     (kept,) = line.queue._lines.values()
-    for remembered in (kept.seen, kept.weights, kept.finish, kept.running):
+    for remembered in (kept.seen, kept.weights, kept.finish, kept.running, kept.coming):
         assert len(remembered) <= 2 * SEEN_FOR + 2
     line.end(1)
     line.join("always")

@@ -149,6 +149,9 @@ class FakeLease:
             self._supervisor.open -= 1
             self._supervisor.ended()
 
+    def begun(self) -> None:
+        self._supervisor.begun += 1
+
     def wanted(self) -> bool:
         return self._supervisor.wanted
 
@@ -176,6 +179,7 @@ class FakeSupervisor:
     open: int = 0
     taken: int = 0
     closing: bool = False
+    begun: int = 0  # times that an engine was said to have taken a request in
     wanted: bool = False  # somebody waits for each lease
     loaded: Model | None = None
     keep_alive: float = 300.0

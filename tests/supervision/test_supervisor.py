@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -221,3 +222,32 @@ async def test_one_that_ends_while_it_is_left_holds_nobody_up(
             await crew.wait_left(lease.key)
         assert lease.key not in crew.lives or crew.lives[lease.key] is not life
         lease.release()
+
+
+async def test_few_requests_of_one_client_are_taken_in_at_once_beside_another(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake.FakeEngine, "probe", replace(fake.FakeEngine.probe, begins_early=True))
+    async with fake.supervised(runtime) as supervisor:
+        model = fake.model(runtime, "m", parallel=16)
+        light = supervisor.lease(model, client="light")
+        await light.granted()
+        light.release()
+        heavy = [supervisor.lease(model, client="heavy") for _ in range(4)]
+
+        def counted() -> tuple[int, int]:
+            (row,) = supervisor.rows()
+            return row.running, row.waiting
+
+        assert counted() == (2, 2)
+        again = supervisor.lease(model, client="light")
+        await again.granted()
+        heavy[0].begun()
+        heavy[0].begun()
+        assert counted() == (4, 1)
+        await heavy[2].granted()
+        heavy[1].release()
+        await heavy[3].granted()
+        assert counted() == (4, 0)
+        for lease in (again, *heavy):
+            lease.release()
