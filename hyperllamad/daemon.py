@@ -20,7 +20,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from hyperllamad import __version__, connections, doors, handover, heartbeat, signals, suspend
+from hyperllamad import __version__, connections, doors, handover, heartbeat, pages, signals, suspend
 from hyperllamad import demo as demonstration
 from hyperllamad.config.paths import Paths
 from hyperllamad.config.tables import Config
@@ -124,6 +124,7 @@ async def _serve(config: Config, read: Callable[[], Config], keys: KeyRing, open
             root.start_soon(_follow_gpus, root, watch, supervisor, tell)
             root.start_soon(heartbeat.tell_status, notifier, supervisor, doing)
             log.info("ready", extra=fields(url=url, models=len(catalog.list()), engines=len(homes.all())))
+            root.start_soon(anyio.to_thread.run_sync, pages.gather)
             root.start_soon(_sweep_homes, homes)
             root.start_soon(suspend.follow, supervisor, watch, lambda: reloader.config.fleet.rest_before_sleep)
             if config.fleet.adopt_within_seconds:

@@ -232,7 +232,7 @@ CROWDED = st.builds(
                 Terms,
                 need=st.just(Need(50)),
                 gpu=st.just(True),
-                parallel=st.sampled_from([3, 5, 16]),
+                parallel=st.sampled_from([3, 5, 32]),
                 load_seconds=st.just(1.0),
                 tells_begin=st.sampled_from([True, True, False]),
             )

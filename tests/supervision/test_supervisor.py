@@ -229,7 +229,7 @@ async def test_few_requests_of_one_client_are_taken_in_at_once_beside_another(
 ) -> None:
     monkeypatch.setattr(fake.FakeEngine, "probe", replace(fake.FakeEngine.probe, begins_early=True))
     async with fake.supervised(runtime) as supervisor:
-        model = fake.model(runtime, "m", parallel=16)
+        model = fake.model(runtime, "m", parallel=32)
         light = supervisor.lease(model, client="light")
         await light.granted()
         light.release()
