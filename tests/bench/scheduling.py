@@ -1,10 +1,11 @@
-"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; seven minutes.
+"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; nine minutes.
 
 Three questions, each answered in rounds (rounds.py).  How much later does the first token of a hot model come while
 other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
 queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
 that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.  There it asks a
-prompt that is in the cache, so that one step is all that it waits for, and questions of twenty numbers, all new.
+prompt that is in the cache, so that one step is all that it waits for, of two answers at most and of four, and questions
+of twenty numbers, all new.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.real.conftest import demo_model
 
 ROUNDS = 7
 HEAVY = 500  # requests that the heavy client has open all the time
+COMING = 20  # of those at most are being served or on their way, once they have all come
 LONG = 100  # tokens of its answers
 EVEN = ("--token-delay", "0.01", "--words", "100")  # of an engine that answers any number of requests at the same pace
 PAUSE = 0.01  # seconds between two requests of the one that is measured
@@ -115,7 +117,7 @@ async def hot_model(running: Daemon, count: int) -> None:
 
 
 async def light_client(running: Daemon, count: int, label: str, prompt: Callable[[], str] = cached) -> None:
-    """Measured once the crowd has come: its arrival is a burst of parsing, not a queue."""
+    """Measured once the whole crowd has come: its arrival is a burst of parsing, not a queue."""
     answers = 0
     async with (
         first_tokens(running, "shared", prompt) as measure,
@@ -126,11 +128,14 @@ async def light_client(running: Daemon, count: int, label: str, prompt: Callable
         async def others() -> AsyncIterator[None]:
             nonlocal answers
             await heavy.go()
-            await until(running, lambda found: waiting(found) > HEAVY * 9 // 10)
+            await until(running, lambda found: waiting(found) > HEAVY - COMING)
             yield
             answers += await heavy.halt()
             await until(running, rest)
 
+        async with others():
+            await measure(1.0)  # an engine's first steps with several answers in them take longer, once
+        answers = 0
         show(label, await rounds(count, measure, others, alone=3.0, beside=5.0))
     print(f"{'':<13} {answers} answers of {LONG} tokens to the heavy one")
 
@@ -149,6 +154,8 @@ def main(count: int) -> None:
         fakes(Path(scratch), {"shared": EVEN}, parallel=4, **crowded) as running,
     ):
         asyncio.run(light_client(running, count, "light, even"))
+    with daemon({"shared": {**models["shared"], "parallel": 2}}, **crowded) as running:
+        asyncio.run(light_client(running, count, "light, of two"))
     with daemon({"shared": models["shared"]}, **crowded) as running:
         asyncio.run(light_client(running, count, "light, llama"))
         asyncio.run(light_client(running, count, "light, asks", question))
