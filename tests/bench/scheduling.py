@@ -4,8 +4,8 @@ Three questions, each answered in rounds (rounds.py).  How much later does the f
 other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
 queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
 that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.  There it asks a
-prompt that is in the cache, so that one step is all that it waits for, of two answers at most and of four, and questions
-of twenty numbers, all new.
+prompt that is in the cache, so that one step is all that it waits for, with two answers in it at most and with four,
+and questions of twenty numbers, all new.
 """
 
 from __future__ import annotations
