@@ -23,7 +23,7 @@ _OURS = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0 *(\[heap\])?$
 
 
 def gather() -> int:
-    """Bytes that are in huge pages afterwards and were not before."""
+    """Bytes that lie in huge pages now, of those that could."""
     try:
         if "[never]" in SETTING.read_text():
             return 0

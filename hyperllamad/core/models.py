@@ -209,6 +209,7 @@ class Terms:
     pinned: bool = False  # is never sent away for another
     load_seconds: float = 30.0  # from its start to ready, as far as is known
     wake_seconds: float = 1.0
+    slows: bool = False  # each answer more makes the others slower
     tells_begin: bool = False  # whoever serves a request says when its engine has taken it in: Fleet.begun()
 
 

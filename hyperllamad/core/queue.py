@@ -7,14 +7,16 @@ A free slot goes to the client who has the fewest requests running, and among th
 weighted round.  Once a second client has been seen, one slot is kept for whoever has none: else a client who fills
 all of them with long answers would let every other one wait for the end of one.  From then on, too, few requests of one
 client are on their way into the engine at once, where it is told when it has taken one in: answers of the same length
-end together, and those that follow would all be read before one that comes just behind them.
+end together, and those that follow would all be read before one that comes just behind them.  And where each answer
+makes the others slower, nobody has many slots beside one who is present and asks for little: what he would gain by them
+is what the other lacks.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -35,6 +37,14 @@ def intake(parallel: int) -> int:
     return max(1, parallel // 16)
 
 
+def part(parallel: int) -> int:
+    """Slots of one client beside another who asks for little, where each answer makes the others slower.
+
+    A quarter: with one of four, who comes takes part in steps of two answers instead of four (docs/performance.md).
+    """
+    return max(1, parallel // 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A request that waits."""
@@ -44,7 +54,7 @@ class Wish:
     keep_alive: float | None
     came: float
     deadline: float
-    client: str = ""
+    client: str = ""  # "" = nobody who will come again
     weight: float = 1.0
     terms: Terms = NO_TERMS
 
@@ -83,6 +93,11 @@ class _Line:
     finish: dict[str, float] = field(default_factory=dict)  # by client: the virtual end of what it was granted
     opens: float = math.inf  # when a free slot that was kept from who waits may be given to him
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=MEASURED_OVER))
+
+    def see(self, client: str, now: float) -> None:
+        """The client is present; whoever only loads the model, as the administrator does, is none."""
+        if client:
+            self.seen[client] = now
 
     def __len__(self) -> int:
         return sum(map(len, self.waiting.values()))
@@ -129,7 +144,7 @@ class Queue:
         self._wishes[wish.lease] = wish
         line.waiting.setdefault(wish.client, {})[wish.lease] = wish
         line.weights[wish.client] = wish.weight
-        line.seen[wish.client] = now
+        line.see(wish.client, now)
 
     def leave(self, lease: int) -> Wish | None:
         """It does not wait any more; None when it did not."""
@@ -172,7 +187,7 @@ class Queue:
             return
         line = self._lines[wish.key]
         line.running[wish.client] -= 1
-        line.seen[wish.client] = now
+        line.see(wish.client, now)
         if served:
             line.ends.append(now)
         self._forget(wish.key)
@@ -199,15 +214,16 @@ class Queue:
 
     # -- whose turn ------------------------------------------------------------------------------------------------
 
-    def next(self, key: Key, parallel: int, now: float, *, tells: bool = False) -> Wish | None:
-        """The request for the model that is to be served now; `parallel` run at once at most, 0 = any number.
+    def next(self, key: Key, terms: Terms, now: float) -> Wish | None:
+        """The request for the model that is to be served now, by what its terms say of its slots.
 
-        `tells`: begun() is called for each that is granted, as soon as its engine has taken it in.
+        Where they say tells_begin, begun() is to be called for each that is granted.
         """
+        parallel = terms.parallel
         line = self._lines.get(key)
         if line is None or not line.waiting or (parallel and line.running.total() >= parallel):
             return None
-        opens = {client: self._opens(line, client, parallel, now, tells=tells) for client in line.waiting}
+        opens = {client: self._opens(line, client, terms, now) for client in line.waiting}
         able = [client for client, at in opens.items() if at <= now]
         line.opens = math.inf if able else min(opens.values())
         if not able:
@@ -220,13 +236,17 @@ class Queue:
         return next(iter(line.waiting[min(able, key=turn)].values()))
 
     @staticmethod
-    def _opens(line: _Line, client: str, parallel: int, now: float, *, tells: bool) -> float:
-        """When the client may have one more slot: now, or once nobody else counts as present any more."""
-        takes_the_last = line.running[client] >= parallel - 1
-        on_their_way = tells and line.coming[client] >= intake(parallel)
-        if parallel < 2 or not (takes_the_last or on_their_way):
+    def _opens(line: _Line, client: str, terms: Terms, now: float) -> float:
+        """When the client may have one more slot: now, or once nobody it is kept for counts as present any more."""
+        parallel, running = terms.parallel, line.running[client]
+        if parallel < 2:
             return now
-        return max((at + SEEN_FOR for other, at in line.seen.items() if other != client), default=now)
+        others: Iterable[str] = ()
+        if running >= parallel - 1 or (terms.tells_begin and line.coming[client] >= intake(parallel)):
+            others = line.seen.keys() - {client}
+        elif terms.slows and running >= part(parallel):
+            others = line.seen.keys() - line.waiting.keys()  # who waits himself is no reason to leave a slot unused
+        return max((line.seen[other] + SEEN_FOR for other in others), default=now)
 
     def slot_opens(self, key: Key) -> float:
         """When a slot that is kept from who waits may be given to him; inf = there is none, or nobody waits for it."""

@@ -87,8 +87,7 @@ class Service:
 
     def _grant(self, slot: Slot, now: float) -> list[Action]:
         out: list[Action] = []
-        terms = slot.terms
-        while wish := self.queue.next(slot.key, terms.parallel, now, tells=terms.tells_begin):
+        while wish := self.queue.next(slot.key, slot.terms, now):
             self.queue.grant(wish)
             slot.grant(now, wish.keep_alive)
             self.leases[wish.lease] = slot.key

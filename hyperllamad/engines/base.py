@@ -127,6 +127,7 @@ class Engine(Protocol):
     formats: frozenset[Format]
     trims_stops: bool  # a stop string never shows up in streamed text
     ignores: Mapping[str, Any]  # fields that are nothing to it -> the value by which nothing is lost
+    slows: bool  # a step takes the longer the more answers are in it, so that many at once gain little
     bounded_scores: bool  # relevance lies between 0 and 1; where not, the front brings it there
     overflow: str  # matches its refusal of a prompt that is too long; a group that matches is the count of its tokens
     vital: str  # matches the command lines of the worker processes it cannot live without; "" = has none

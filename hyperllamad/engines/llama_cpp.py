@@ -111,6 +111,7 @@ class LlamaCpp:
     formats = frozenset({Format.GGUF})
     trims_stops = True
     ignores: Mapping[str, Any] = {}
+    slows = True
     bounded_scores = False
     overflow = r"(?:request \((\d+) tokens\) )?exceeds the available context size"
     vital = ""

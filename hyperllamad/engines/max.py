@@ -149,6 +149,7 @@ class Max:
         "repeat_last_n": 64,
         "parallel_tool_calls": True,
     }
+    slows = False
     bounded_scores = True
     overflow = r"Prompt is too long: (\d+) tokens"
     vital = r"multiprocessing\.spawn"  # the model worker; the resource tracker is called otherwise

@@ -40,6 +40,7 @@ class Vllm:
     formats = frozenset({Format.SAFETENSORS})
     trims_stops = True
     ignores = {"repeat_last_n": 64, "typical_p": 1.0}  # noqa: RUF012  # as the protocol has it: read only
+    slows = False
     bounded_scores = True
     overflow = r"maximum context length is \d+ tokens|longer than the maximum model length"
     vital = r"^VLLM::"  # EngineCore and workers name themselves so

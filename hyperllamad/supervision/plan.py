@@ -48,6 +48,7 @@ class Plan:
             sleep_levels=self.engine.sleep_levels(model, settings, self.home),
             pinned=self.pinned,
             load_seconds=(START_GPU if gpu else START_CPU) + model.size / LOAD_RATE,
+            slows=self.engine.slows,
             tells_begin=self.engine.probe.begins_early,
         )
 

@@ -1,11 +1,10 @@
-"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; nine minutes.
+"""`python -m tests.bench.scheduling [ROUNDS]`: what others cost a client; seven minutes.
 
 Three questions, each answered in rounds (rounds.py).  How much later does the first token of a hot model come while
 other models load and evict each other beside it, on llama.cpp?  And that of a light client, while a heavy one fills the
 queue of the same model: on an engine that makes tokens at an even pace however many it makes at once, as a GPU does, so
 that all that can be late is ours; and on llama.cpp, whose steps take longer the more it makes at once.  There it asks a
-prompt that is in the cache, so that one step is all that it waits for, with two answers in it at most and with four,
-and questions of twenty numbers, all new.
+prompt that is in the cache, so that one step is all that it waits for, and questions of twenty numbers, all new.
 """
 
 from __future__ import annotations
@@ -154,8 +153,6 @@ def main(count: int) -> None:
         fakes(Path(scratch), {"shared": EVEN}, parallel=4, **crowded) as running,
     ):
         asyncio.run(light_client(running, count, "light, even"))
-    with daemon({"shared": {**models["shared"], "parallel": 2}}, **crowded) as running:
-        asyncio.run(light_client(running, count, "light, of two"))
     with daemon({"shared": models["shared"]}, **crowded) as running:
         asyncio.run(light_client(running, count, "light, llama"))
         asyncio.run(light_client(running, count, "light, asks", question))

@@ -18,7 +18,7 @@ from hyperllamad.core.instance import HAS_CHILD, Effect, Fact, State
 from hyperllamad.core.ledger import Measured
 from hyperllamad.core.models import Device, Key, Terms
 from hyperllamad.core.question import Question, Soon
-from hyperllamad.core.queue import SEEN_FOR, intake
+from hyperllamad.core.queue import SEEN_FOR, intake, part
 from hyperllamad.core.records import Record, replay
 from tests.core.script import Ask, Foreign
 from tests.core.stage import A, B, C, D
@@ -94,12 +94,17 @@ class MemoryWorld(World):
             self.do("begun", actions)
 
     def held_up(self, client: str, key: Key) -> bool:
-        """So many of the client's requests are on their way that no more may be, beside others who are present."""
-        lines = self.fleet._service.queue._lines
-        others = any(who != client and at + SEEN_FOR > self.now for who, at in lines[key].seen.items())
-        mine = [n for n in self.coming if self.open.get(n) == key and self.clients[n] == client]
+        """The client may have no more for the sake of others who are present: of what is on its way, or of slots."""
+        seen = self.fleet._service.queue._lines[key].seen
+        others = {who for who, at in seen.items() if who != client and at + SEEN_FOR > self.now}
+        mine = [n for n, used in self.open.items() if used == key and self.clients[n] == client]
         parallel = self.terms(key).parallel
-        return others and parallel > 1 and len(mine) >= intake(parallel)
+        if parallel < 2:
+            return False
+        modest = others - {self.clients[n] for n, (wanted, _) in self.pending.items() if wanted == key}
+        beside_one = self.terms(key).slows and bool(modest) and len(mine) >= part(parallel)
+        self.seen["slots kept for one who asks for little"] += beside_one
+        return beside_one or (bool(others) and len(self.coming.intersection(mine)) >= intake(parallel))
 
     def check_turn(self, lease: int, key: Key) -> None:
         """The slot went to a client who has no more running, for his weight, than any other who could have had it."""

@@ -57,6 +57,7 @@ TERMS = st.builds(
     pinned=st.sampled_from([False, False, False, False, True]),
     load_seconds=st.sampled_from([1.0, 10.0, 60.0]),
     wake_seconds=st.just(1.0),
+    slows=st.booleans(),
     tells_begin=st.booleans(),
 )
 MEDDLING = st.builds(
@@ -234,6 +235,7 @@ CROWDED = st.builds(
                 gpu=st.just(True),
                 parallel=st.sampled_from([3, 5, 32]),
                 load_seconds=st.just(1.0),
+                slows=st.booleans(),
                 tells_begin=st.sampled_from([True, True, False]),
             )
         ]
@@ -242,10 +244,11 @@ CROWDED = st.builds(
 )
 
 
-def test_few_of_a_clients_requests_are_on_their_way_at_once_and_none_is_left_behind() -> None:
+def test_nobody_takes_more_than_he_may_beside_others_and_nobody_is_left_behind() -> None:
     seen = play(MemoryWorld, CROWDED, (), 200)
     assert seen["requests kept until others are taken in"] > 100
     assert seen["grants after another was taken in"] > 100
+    assert seen["slots kept for one who asks for little"] > 100
     assert not seen["BusyError"]
 
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from hyperllamad.core.queue import SEEN_FOR, Overflow, Queue, Wish, intake, yields
+from hyperllamad.core.models import NO_TERMS, Terms
+from hyperllamad.core.queue import SEEN_FOR, Overflow, Queue, Wish, intake, part, yields
 from tests.core.stage import A, B
 
 
@@ -24,10 +25,11 @@ class Line:
             wish = Wish(self.number, A, None, self.now, self.now + 100, client, weight)
             self.queue.join(wish, self.now)
 
-    def serve(self, parallel: int, *, tells: bool = False) -> str:
+    def serve(self, parallel: int, *, tells: bool = False, slows: bool = False) -> str:
         """Everybody who is served now, one letter each."""
         served = ""
-        while wish := self.queue.next(A, parallel, self.now, tells=tells):
+        terms = Terms(parallel=parallel, tells_begin=tells, slows=slows)
+        while wish := self.queue.next(A, terms, self.now):
             self.queue.grant(wish)
             served += wish.client
         return served
@@ -46,7 +48,7 @@ class Line:
 def test_one_client_is_served_in_his_own_order() -> None:
     line = Line()
     line.join("a", 3)
-    first = line.queue.next(A, 0, 0.0)
+    first = line.queue.next(A, NO_TERMS, 0.0)
     assert first is not None
     assert first.lease == 1
     assert line.serve(0) == "aaa"
@@ -121,6 +123,13 @@ def test_once_another_was_seen_the_last_slot_is_kept_for_him() -> None:
     assert line.serve(4) == "a", "he has not come back"
 
 
+def test_nothing_is_kept_for_whoever_only_loads_the_model() -> None:
+    line = Line()
+    line.met("")
+    line.join("a", 10)
+    assert line.serve(4, slows=True, tells=True) == "aaaa"
+
+
 def test_with_one_slot_none_is_kept() -> None:
     line = Line()
     line.join("b")
@@ -189,6 +198,47 @@ def test_nothing_waits_for_a_begin_of_which_nobody_waits() -> None:
     assert line.serve(32, tells=True) == "a"
     assert not line.queue.begun(2)
     assert not line.queue.begun(99)
+
+
+@pytest.mark.parametrize(("parallel", "slots"), [(2, 1), (4, 1), (8, 2), (256, 64)])
+def test_the_part_of_one_client(parallel: int, slots: int) -> None:
+    assert part(parallel) == slots
+
+
+def test_where_answers_slow_each_other_one_client_has_a_part_beside_one_who_asks_for_little() -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(8, slows=True) == "aa"
+    assert line.queue.slot_opens(A) == SEEN_FOR
+    line.join("b", 1)
+    assert line.serve(8, slows=True) == "b"
+    line.now += SEEN_FOR
+    line.end(*[lease for lease, wish in line.queue._open.items() if wish.client == "b"])
+    assert line.serve(8, slows=True) == "", "he was there a moment ago"
+    line.now += SEEN_FOR
+    assert line.serve(8, slows=True) == "a" * 6
+
+
+def test_alone_a_client_has_every_slot_however_slow() -> None:
+    line = Line()
+    line.join("a", 10)
+    assert line.serve(4, slows=True) == "aaaa"
+
+
+def test_of_two_who_ask_for_much_neither_leaves_a_slot_unused() -> None:
+    line = Line()
+    line.join("a", 10)
+    line.join("b", 10)
+    assert sorted(line.serve(4, slows=True)) == ["a", "a", "b", "b"]
+
+
+def test_beside_a_third_one_who_asks_for_little_each_of_two_has_a_part() -> None:
+    line = Line()
+    line.met("c")
+    line.join("a", 10)
+    line.join("b", 10)
+    assert sorted(line.serve(4, slows=True)) == ["a", "b"]
 
 
 def test_who_leaves_frees_his_place() -> None:

@@ -58,6 +58,7 @@ class FakeEngine:
     formats = frozenset(Format)
     trims_stops = True
     ignores: Mapping[str, Any] = {"min_p": 0.0}
+    slows = False
     bounded_scores = False
     overflow = r"(?:(\d+) tokens are )?too long"
     vital = ""

@@ -49,6 +49,7 @@ class FakeEngine:
     formats = frozenset({Format.GGUF})
     trims_stops = True
     ignores: Mapping[str, Any] = {}
+    slows = False
     bounded_scores = True
     overflow = "too long"
     vital = "--worker"
