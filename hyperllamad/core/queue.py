@@ -86,7 +86,7 @@ class _Line:
 
     waiting: dict[str, dict[int, Wish]] = field(default_factory=dict)  # by client and lease, oldest first
     running: Counter[str] = field(default_factory=Counter)
-    coming: Counter[str] = field(default_factory=Counter)  # of those, the ones the engine has not taken in yet
+    coming: dict[str, set[int]] = field(default_factory=dict)  # of those, the leases the engine has not taken in yet
     weights: dict[str, float] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)  # clients, and when last
     turn: float = 0.0  # the virtual time of weighted fair queueing
@@ -116,7 +116,6 @@ class Queue:
         self._wishes: dict[int, Wish] = {}  # all that wait, oldest first
         self._lines: dict[Key, _Line] = {}
         self._open: dict[int, Wish] = {}  # granted and not yet ended
-        self._coming: set[int] = set()  # of those, the ones the engine has not taken in yet
         self._pruned_at = 0.0
 
     def retune(self, longest: int) -> None:
@@ -164,19 +163,22 @@ class Queue:
         start = max(line.turn, line.finish.get(wish.client, 0.0))
         line.turn, line.finish[wish.client] = start, start + 1.0 / wish.weight
         line.running[wish.client] += 1
-        line.coming[wish.client] += 1
+        line.coming.setdefault(wish.client, set()).add(wish.lease)
         self._open[wish.lease] = wish
-        self._coming.add(wish.lease)
         self.leave(wish.lease)
 
     def begun(self, lease: int) -> bool:
         """The engine has taken a granted request in; returns whether another of its client's waits."""
-        if lease not in self._coming:
+        wish = self._open.get(lease)
+        if wish is None:
             return False
-        wish = self._open[lease]
         line = self._lines[wish.key]
-        self._coming.remove(lease)
-        line.coming[wish.client] -= 1
+        mine = line.coming.get(wish.client, set())
+        if lease not in mine:
+            return False
+        mine.remove(lease)
+        if not mine:
+            del line.coming[wish.client]
         return wish.client in line.waiting
 
     def end(self, lease: int, now: float, *, served: bool = True) -> None:
@@ -198,13 +200,12 @@ class Queue:
         if line.idle:
             line.turn, line.finish, line.weights = 0.0, {}, {}
             line.running.clear()
-            line.coming.clear()
 
     def prune(self, now: float) -> None:
         """Forget clients and models that have not been seen lately."""
         self._pruned_at = now
         for key, line in list(self._lines.items()):
-            line.running, line.coming = +line.running, +line.coming
+            line.running = +line.running
             line.seen = {client: at for client, at in line.seen.items() if now - at <= SEEN_FOR}
             here = line.seen.keys() | line.waiting.keys() | line.running.keys()
             line.finish = {client: at for client, at in line.finish.items() if client in here}
@@ -242,7 +243,7 @@ class Queue:
         if parallel < 2:
             return now
         others: Iterable[str] = ()
-        if running >= parallel - 1 or (terms.tells_begin and line.coming[client] >= intake(parallel)):
+        if running >= parallel - 1 or (terms.tells_begin and len(line.coming.get(client, ())) >= intake(parallel)):
             others = line.seen.keys() - {client}
         elif terms.slows and running >= part(parallel):
             others = line.seen.keys() - line.waiting.keys()  # who waits himself is no reason to leave a slot unused

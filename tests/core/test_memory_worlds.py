@@ -245,7 +245,7 @@ CROWDED = st.builds(
 
 
 def test_nobody_takes_more_than_he_may_beside_others_and_nobody_is_left_behind() -> None:
-    seen = play(MemoryWorld, CROWDED, (), 200)
+    seen = play(MemoryWorld, CROWDED, (), 500)
     assert seen["requests kept until others are taken in"] > 100
     assert seen["grants after another was taken in"] > 100
     assert seen["slots kept for one who asks for little"] > 100

@@ -102,10 +102,19 @@ def test_weights_share_turns_in_their_ratio() -> None:
     assert served.count("a") == 2 * served.count("b") == 20
 
 
-def test_alone_a_client_has_every_slot() -> None:
+@pytest.mark.parametrize("terms", [{}, {"tells": True}, {"slows": True}])
+def test_alone_a_client_has_every_slot(terms: dict[str, bool]) -> None:
     line = Line()
     line.join("a", 10)
-    assert line.serve(4) == "aaaa"
+    assert line.serve(4, **terms) == "aaaa"
+
+
+@pytest.mark.parametrize(("parallel", "tells"), [(32, False), (0, True), (0, False)])
+def test_where_begins_are_not_told_or_slots_not_counted_all_are_taken_in(parallel: int, tells: bool) -> None:
+    line = Line()
+    line.met("b")
+    line.join("a", 10)
+    assert line.serve(parallel, tells=tells) == "a" * 10
 
 
 def test_once_another_was_seen_the_last_slot_is_kept_for_him() -> None:
@@ -145,12 +154,6 @@ def test_how_many_are_taken_in_at_once(parallel: int, taken_in: int) -> None:
     assert intake(parallel) == taken_in
 
 
-def test_alone_a_client_has_all_its_requests_taken_in_at_once() -> None:
-    line = Line()
-    line.join("a", 10)
-    assert line.serve(32, tells=True) == "a" * 10
-
-
 def test_beside_another_few_of_a_clients_requests_are_taken_in_at_once() -> None:
     line = Line()
     line.met("b")
@@ -165,20 +168,6 @@ def test_beside_another_few_of_a_clients_requests_are_taken_in_at_once() -> None
     line.end(second)
     assert line.serve(32, tells=True) == "a", "one that ends is not on its way any more"
     assert not line.queue.begun(second)
-
-
-def test_whose_engine_does_not_tell_has_all_its_requests_taken_in() -> None:
-    line = Line()
-    line.met("b")
-    line.join("a", 10)
-    assert line.serve(32) == "a" * 10
-
-
-def test_of_any_number_any_number_is_taken_in() -> None:
-    line = Line()
-    line.met("b")
-    line.join("a", 10)
-    assert line.serve(0, tells=True) == "a" * 10
 
 
 def test_once_the_other_has_not_come_back_all_are_taken_in_at_once() -> None:
@@ -218,12 +207,6 @@ def test_where_answers_slow_each_other_one_client_has_a_part_beside_one_who_asks
     assert line.serve(8, slows=True) == "", "he was there a moment ago"
     line.now += SEEN_FOR
     assert line.serve(8, slows=True) == "a" * 6
-
-
-def test_alone_a_client_has_every_slot_however_slow() -> None:
-    line = Line()
-    line.join("a", 10)
-    assert line.serve(4, slows=True) == "aaaa"
 
 
 def test_of_two_who_ask_for_much_neither_leaves_a_slot_unused() -> None:

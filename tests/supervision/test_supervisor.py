@@ -251,3 +251,19 @@ async def test_few_requests_of_one_client_are_taken_in_at_once_beside_another(
         assert counted() == (4, 0)
         for lease in (again, *heavy):
             lease.release()
+
+
+async def test_where_answers_slow_each_other_a_client_has_a_part_of_the_slots_beside_another(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake.FakeEngine, "slows", True)
+    async with fake.supervised(runtime) as supervisor:
+        model = fake.model(runtime, "m", parallel=4)
+        light = supervisor.lease(model, client="light")
+        await light.granted()
+        light.release()
+        heavy = [supervisor.lease(model, client="heavy") for _ in range(3)]
+        (row,) = supervisor.rows()
+        assert (row.running, row.waiting) == (1, 2)
+        for lease in heavy:
+            lease.release()
