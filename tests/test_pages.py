@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperllamad import pages
+from tests.daemon import daemon, eventually
 
 MIB = 1 << 20
 
@@ -60,6 +61,19 @@ def test_what_is_in_memory_is_in_huge_pages_afterwards() -> None:
     told, seen = map(int, done.stdout.split())
     assert told == seen
     assert (seen >= 8 * MIB) == kernel_can()
+
+
+def test_a_daemon_has_its_memory_there() -> None:
+    with daemon({}) as running:
+        assert running.process is not None
+        rollup = Path(f"/proc/{running.process.pid}/smaps_rollup")
+
+        def huge() -> int:
+            found = (line.split() for line in rollup.read_text().splitlines())
+            return next(int(words[1]) << 10 for words in found if words[0] == "AnonHugePages:")
+
+        if kernel_can():
+            eventually(lambda: huge() >= 8 * MIB, within=20, what="memory in huge pages")
 
 
 @pytest.mark.parametrize("setting", ["always madvise [never]\n", None])

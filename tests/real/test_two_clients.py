@@ -32,7 +32,8 @@ async def test_vllm_tells_what_it_has_taken_in_before_there_is_a_token() -> None
         await _asked(running, LIGHT, 1)
         row = await anyio.to_thread.run_sync(running.row, MODEL)
         await _heads_without_tokens(str(Path(f"/proc/{row['pid']}/cwd").readlink().parent / "e.sock"), row["id"])
-        async with _heavy(running) as answers:
+        # Long enough to be looked at, and over before nobody else counts as present.
+        async with _heavy(running, 200) as answers:
             # One is on its way at a time, and none ends meanwhile: each was told of at its head.
             await _until(running, lambda row: (row["running"], row["waiting"]) == (HEAVY, 0), answers)
 
@@ -40,7 +41,7 @@ async def test_vllm_tells_what_it_has_taken_in_before_there_is_a_token() -> None
 async def test_on_llama_cpp_a_client_has_one_slot_of_four_beside_another() -> None:
     with daemon({MODEL: {**demo_model("llama_cpp"), "parallel": 4}}) as running:
         await _asked(running, LIGHT, 1)
-        async with _heavy(running) as answers:
+        async with _heavy(running, 2000) as answers:
             await _until(running, lambda row: row["running"] + row["waiting"] == HEAVY, answers)
             row = await anyio.to_thread.run_sync(running.row, MODEL)
             assert (row["running"], row["waiting"]) == (1, HEAVY - 1)
@@ -61,9 +62,9 @@ async def _asked(running: Daemon, address: str, tokens: int) -> None:
 
 
 @asynccontextmanager
-async def _heavy(running: Daemon) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def _heavy(running: Daemon, tokens: int) -> AsyncIterator[list[asyncio.Task[None]]]:
     """A client in the middle of long answers."""
-    answers = [asyncio.create_task(_asked(running, OTHER, 2000)) for _ in range(HEAVY)]
+    answers = [asyncio.create_task(_asked(running, OTHER, tokens)) for _ in range(HEAVY)]
     try:
         yield answers
     finally:
