@@ -41,7 +41,7 @@ def app_for(engine: str) -> Quart:
                     line: dict[str, Any] = {
                         "model": body["model"],
                         "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-                        "message": {"role": "assistant", "content": choices[0]["delta"]["content"]},
+                        "message": {"role": "assistant", "content": choices[0]["delta"].get("content", "")},
                         "done": choices[0]["finish_reason"] is not None,
                     }
                     yield msgspec.json.encode(line) + b"\n"
