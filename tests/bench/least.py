@@ -20,7 +20,7 @@ from quart import Quart, Response, request
 
 from hyperllamad import listen, sockets
 
-LINE = b'{"model":"m","created_at":"2026-01-01T00:00:00.000000Z","response":"a","done":false}\n'
+LINE = b'{"model":"m","created_at":"2026-01-01T00:00:00.000000Z","response":"a","done":true}\n'
 TYPE = "application/x-ndjson"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (TYPE.encode(), len(LINE))
 

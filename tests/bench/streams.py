@@ -29,30 +29,33 @@ _TEXT = re.compile(rb'"(?:content|text|response)": ?"(?!")')
 
 @dataclass(frozen=True)
 class Way:
-    """Where requests go.  `socket` = "" means TCP."""
+    """Where requests go.  `socket` = "" means TCP, over connections that are kept unless it is said otherwise."""
 
     title: str
     base: str
-    path: str  # "/v1/completions", "/v1/chat/completions" or "/api/generate"
+    path: str  # "/v1/completions", "/v1/chat/completions", "/api/generate" or "/api/chat"
     model: str
     socket: str = ""
+    kept: bool = True
 
     def session(self) -> aiohttp.ClientSession:
         # An engine may close a connection that is kept at the moment it is used again, so none is (as in the daemon).
-        connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=0)
+        connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=0, force_close=not self.kept)
         if self.socket:
             connector = aiohttp.UnixConnector(self.socket, limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=900)
         return aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=1 << 20)
 
     def body(self, prompt: str, tokens: int, options: Mapping[str, Any]) -> dict[str, Any]:
-        if self.path == "/api/generate":
-            stated = {"num_predict": tokens, "temperature": 0.0, **options}
-            return {"model": self.model, "prompt": prompt, "raw": True, "stream": True, "options": stated}
-        usage = {"stream": True, "stream_options": {"include_usage": True}}
         asked: dict[str, Any] = {"prompt": prompt}
-        if self.path == "/v1/chat/completions":
+        if "chat" in self.path:
             asked = {"messages": [{"role": "user", "content": prompt}]}
+        elif self.path == "/api/generate":
+            asked["raw"] = True
+        if self.path.startswith("/api/"):
+            stated = {"num_predict": tokens, "temperature": 0.0, **options}
+            return {"model": self.model, **asked, "stream": True, "options": stated}
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
         return {"model": self.model, **asked, "max_tokens": tokens, "temperature": 0.0, **usage}
 
 

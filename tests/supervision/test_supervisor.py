@@ -13,9 +13,10 @@ import pytest
 
 from hyperllamad.core.errors import BusyError, ClosingError
 from hyperllamad.core.instance import State
-from hyperllamad.core.models import Kind
+from hyperllamad.core.models import Kind, Model
 from hyperllamad.core.names import ModelName
 from hyperllamad.supervision.child import Child, _Message
+from hyperllamad.supervision.supervisor import Supervisor
 from hyperllamad.supervision.upstream import BASE
 from tests.supervision import fake
 from tests.supervision.asking import chat
@@ -224,15 +225,19 @@ async def test_one_that_ends_while_it_is_left_holds_nobody_up(
         lease.release()
 
 
+async def _has_asked(supervisor: Supervisor, model: Model, client: str) -> None:
+    lease = supervisor.lease(model, client=client)
+    await lease.granted()
+    lease.release()
+
+
 async def test_few_requests_of_one_client_are_taken_in_at_once_beside_another(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake.FakeEngine, "probe", replace(fake.FakeEngine.probe, begins_early=True))
     async with fake.supervised(runtime) as supervisor:
         model = fake.model(runtime, "m", parallel=32)
-        light = supervisor.lease(model, client="light")
-        await light.granted()
-        light.release()
+        await _has_asked(supervisor, model, "light")
         heavy = [supervisor.lease(model, client="heavy") for _ in range(4)]
 
         def counted() -> tuple[int, int]:
@@ -259,9 +264,7 @@ async def test_where_answers_slow_each_other_a_client_has_a_part_of_the_slots_be
     monkeypatch.setattr(fake.FakeEngine, "slows", True)
     async with fake.supervised(runtime) as supervisor:
         model = fake.model(runtime, "m", parallel=4)
-        light = supervisor.lease(model, client="light")
-        await light.granted()
-        light.release()
+        await _has_asked(supervisor, model, "light")
         heavy = [supervisor.lease(model, client="heavy") for _ in range(3)]
         (row,) = supervisor.rows()
         assert (row.running, row.waiting) == (1, 2)
